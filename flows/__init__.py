@@ -1,0 +1,1 @@
+"""When things run: stage commands, the Prefect flow, schedules and the `lead` command."""

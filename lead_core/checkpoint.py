@@ -1,0 +1,157 @@
+"""Resumable state of a training run: written whole or not at all, checked by hash when read.
+
+A folder per training (`<state root>/train-<key>`, the key being the hash of its params and inputs)
+holds the last two checkpoints and the append-only logs that they refer to. No pickle anywhere:
+tensors as safetensors, arrays as npz, the rest as JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from lead_core.storage import append_jsonl, replaced_directory, sha256_file, write_json, write_jsonl
+
+SCHEMA = 1
+LOGS = ("rounds.jsonl", "selection.jsonl")
+STEPS, LOST = "steps.jsonl", "lost_steps.jsonl"
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a training run continues from: tensors and arrays by name, and plain values."""
+
+    number: int
+    values: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    tensors: dict[str, torch.Tensor]
+
+
+class CheckpointStore:
+    """The checkpoints and logs of one training run."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._forget_logs()
+
+    def append(self, log: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Append `rows` to a log; they count once a later `save` refers to them."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = "".join(json.dumps(row, allow_nan=True) + "\n" for row in rows).encode()
+        with (self.folder / log).open("ab") as stream:
+            stream.write(data)
+        self._digests[log].update(data)
+        self._sizes[log] += len(data)
+
+    def read_log(self, log: str) -> list[dict[str, Any]]:
+        """Return all rows that were appended to `log`."""
+        path = self.folder / log
+        if not path.exists():
+            return []
+        with path.open(encoding="utf-8") as lines:
+            # A kill can leave half a line at the end; what it belonged to was never saved.
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def note_step(self, step: int, sequences: int, tokens: int) -> None:
+        """Note that the 0-based `step` is about to forward so much, in case it is lost to a kill."""
+        append_jsonl(self.folder / STEPS, {"step": step, "sequences": sequences, "tokens": tokens})
+
+    def forget_steps_after(self, steps_done: int) -> tuple[int, int]:
+        """Return the sequences and tokens lost to kills so far: noted, but not in a checkpoint.
+
+        Steps from `steps_done` on will be taken again; their notes move to the lost ones.
+        """
+        noted, lost = self.read_log(STEPS), self.read_log(LOST)
+        lost += [row for row in noted if row["step"] >= steps_done]
+        write_jsonl(self.folder / LOST, lost)
+        write_jsonl(self.folder / STEPS, [row for row in noted if row["step"] < steps_done])
+        return sum(row["sequences"] for row in lost), sum(row["tokens"] for row in lost)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write `checkpoint` in one step and drop all but the last two."""
+        target = self.folder / f"checkpoint-{checkpoint.number:06d}"
+        with replaced_directory(target) as folder:
+            save_file(checkpoint.tensors, folder / "tensors.safetensors")
+            np.savez(folder / "arrays.npz", allow_pickle=False, **checkpoint.arrays)
+            logs = {
+                name: {"bytes": self._sizes[name], "sha256": self._digests[name].hexdigest()}
+                for name in LOGS
+            }
+            write_json(folder / "values.json", {"logs": logs, "values": checkpoint.values})
+            hashes = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
+            write_json(folder / "checkpoint.json", {"schema": SCHEMA, "files": hashes})
+        for old in self._numbered()[KEPT:]:
+            shutil.rmtree(old)
+
+    def load_latest(self) -> Checkpoint | None:
+        """Return the newest checkpoint that is whole, with the logs cut back to it; None for none.
+
+        A damaged one is named on stderr and the one before it taken.
+        """
+        for folder in self._numbered():
+            problem = self._problem_of(folder)
+            if problem is None:
+                return self._load(folder)
+            print(
+                f"checkpoint {folder} is damaged ({problem}); trying the one before",
+                file=sys.stderr,
+            )
+        for name in LOGS:
+            (self.folder / name).unlink(missing_ok=True)
+        self._forget_logs()
+        return None
+
+    def _numbered(self) -> list[Path]:
+        return sorted(self.folder.glob("checkpoint-??????"), reverse=True)
+
+    def _forget_logs(self) -> None:
+        self._digests = {name: hashlib.sha256() for name in LOGS}
+        self._sizes = dict.fromkeys(LOGS, 0)
+
+    def _problem_of(self, folder: Path) -> str | None:
+        """Return why `folder` cannot be used, or None."""
+        try:
+            manifest = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+            if manifest["schema"] != SCHEMA:
+                return f"schema {manifest['schema']}, this version reads {SCHEMA}"
+            for name, expected in manifest["files"].items():
+                if sha256_file(folder / name) != expected:
+                    return f"{name} does not have the recorded hash"
+            logs = json.loads((folder / "values.json").read_text(encoding="utf-8"))["logs"]
+            for name, expected in logs.items():
+                if self._digest_of(name, expected["bytes"]) != expected["sha256"]:
+                    return f"{name} does not hold what the checkpoint refers to"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def _digest_of(self, log: str, size: int) -> str:
+        path = self.folder / log
+        data = path.read_bytes()[:size] if path.exists() else b""
+        return hashlib.sha256(data).hexdigest()
+
+    def _load(self, folder: Path) -> Checkpoint:
+        saved = json.loads((folder / "values.json").read_text(encoding="utf-8"))
+        for name, expected in saved["logs"].items():
+            path = self.folder / name
+            data = path.read_bytes()[: expected["bytes"]] if path.exists() else b""
+            with path.open("ab") as stream:
+                stream.truncate(expected["bytes"])
+            self._digests[name], self._sizes[name] = hashlib.sha256(data), len(data)
+        with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        number = int(folder.name.rpartition("-")[2])
+        return Checkpoint(
+            number, saved["values"], arrays, load_file(folder / "tensors.safetensors")
+        )

@@ -1,0 +1,157 @@
+"""Dual-level clustering: K-means on difficulty (IFD), HDBSCAN on prompt embeddings inside each.
+
+LEAD.md A.3-A.4. HDBSCAN is quadratic in practice and lost in high dimension, so embeddings are
+centred and reduced by PCA first, and a large cluster is fitted on a sample.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+SET_ASIDE = -1
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Labels of n records, in their order.
+
+    difficulty: int32 [n], the arm, numbered by rising IFD centroid; -1 for a record set aside.
+    task: int32 [n], the task cluster inside its difficulty cluster, from 0; noise is one of them.
+    centroids: float64 [K], mean IFD per arm. noise_tasks: per difficulty label, the task that holds
+    HDBSCAN's noise points, if any.
+    """
+
+    difficulty: np.ndarray
+    task: np.ndarray
+    centroids: np.ndarray
+    noise_tasks: dict[int, int]
+
+    def figures(self, ifd: np.ndarray) -> dict[str, Any]:
+        """Return sizes and ranges per arm and task for people to read."""
+        return {
+            "arms": [self._figures_of(k, ifd) for k in range(len(self.centroids))],
+            "set_aside": self._figures_of(SET_ASIDE, ifd),
+        }
+
+    def _figures_of(self, label: int, ifd: np.ndarray) -> dict[str, Any]:
+        inside = self.difficulty == label
+        tasks, sizes = np.unique(self.task[inside], return_counts=True)
+        finite = ifd[inside & np.isfinite(ifd)]
+        return {
+            "difficulty": label,
+            "size": int(inside.sum()),
+            "ifd_centroid": float(self.centroids[label]) if label >= 0 else None,
+            "ifd_min": float(finite.min()) if finite.size else None,
+            "ifd_max": float(finite.max()) if finite.size else None,
+            "tasks": [
+                {"task": int(t), "size": int(size), "noise": bool(self.noise_tasks.get(label) == t)}
+                for t, size in zip(tasks, sizes, strict=True)
+            ],
+        }
+
+
+def cluster_pool(
+    ifd: np.ndarray,
+    embeddings: np.ndarray,
+    eligible: np.ndarray,
+    *,
+    difficulty_clusters: int,
+    kmeans_restarts: int,
+    reduced_dimensions: int,
+    min_cluster_size: int,
+    fit_limit: int,
+    seed: int,
+) -> Clusters:
+    """Label every record with its difficulty and task cluster.
+
+    ifd float [n], embeddings float [n, d], eligible bool [n] (False: set aside, label -1; those get
+    task clusters too, so that a stratified draw can cover them).
+    """
+    difficulty, centroids = cluster_difficulty(
+        ifd, eligible, difficulty_clusters, restarts=kmeans_restarts, seed=seed
+    )
+    reduced = reduce_embeddings(embeddings, reduced_dimensions, seed=seed)
+    task = np.zeros(len(ifd), dtype=np.int32)
+    noise_tasks: dict[int, int] = {}
+    for label in range(SET_ASIDE, len(centroids)):
+        members = np.flatnonzero(difficulty == label)
+        labels = cluster_tasks(
+            reduced[members],
+            min_cluster_size,
+            fit_limit,
+            rng=np.random.default_rng([seed, label + 1]),
+        )
+        noise = labels < 0
+        if noise.any():
+            noise_tasks[label] = int(labels.max()) + 1
+            labels = np.where(noise, noise_tasks[label], labels)
+        task[members] = labels
+    return Clusters(difficulty, task, centroids, noise_tasks)
+
+
+def cluster_difficulty(
+    ifd: np.ndarray, eligible: np.ndarray, k: int, *, restarts: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels int32 [n] (-1 where not eligible) by rising centroid, and the centroids.
+
+    `k` is lowered, with a warning, to the number of distinct values.
+    """
+    from sklearn.cluster import KMeans
+
+    labels = np.full(len(ifd), SET_ASIDE, dtype=np.int32)
+    values = ifd[eligible]
+    distinct = len(np.unique(values))
+    if distinct < k:
+        print(f"cluster: only {distinct} distinct IFD values, so {distinct} arms instead of {k}")
+        k = distinct
+    if k == 0:
+        return labels, np.empty(0)
+    fitted = KMeans(k, n_init=restarts, random_state=seed).fit(values[:, None])
+    order = np.argsort(fitted.cluster_centers_[:, 0], kind="stable")
+    rank = np.empty(k, dtype=np.int32)
+    rank[order] = np.arange(k, dtype=np.int32)
+    labels[eligible] = rank[fitted.labels_]
+    return labels, fitted.cluster_centers_[order, 0]
+
+
+def reduce_embeddings(embeddings: np.ndarray, dimensions: int, *, seed: int) -> np.ndarray:
+    """Return centred `embeddings` on their first principal components, float64 [n, <= dimensions]."""
+    from sklearn.decomposition import PCA
+
+    dimensions = min(dimensions, *embeddings.shape)
+    return PCA(dimensions, random_state=seed).fit_transform(embeddings.astype(np.float64))
+
+
+def cluster_tasks(
+    points: np.ndarray, min_cluster_size: int, fit_limit: int, *, rng: np.random.Generator
+) -> np.ndarray:
+    """Return HDBSCAN labels int32 [n]; -1 is noise. Fewer points than a cluster needs: one cluster.
+
+    Above `fit_limit` points the fit sees a random sample and `approximate_predict` labels the rest.
+    """
+    import hdbscan
+
+    n = len(points)
+    if n < 2 * min_cluster_size:
+        return np.zeros(n, dtype=np.int32)
+    sample = np.sort(rng.choice(n, fit_limit, replace=False)) if n > fit_limit else np.arange(n)
+    clusterer = hdbscan.HDBSCAN(
+        min_cluster_size=min_cluster_size,
+        core_dist_n_jobs=1,
+        prediction_data=len(sample) < n,
+        allow_single_cluster=False,
+    )
+    with warnings.catch_warnings():
+        # hdbscan 0.8 calls scikit-learn by an argument name that is being retired.
+        warnings.simplefilter("ignore", FutureWarning)
+        clusterer.fit(points[sample])
+    labels = np.full(n, -1, dtype=np.int32)
+    labels[sample] = clusterer.labels_
+    rest = np.setdiff1d(np.arange(n), sample, assume_unique=True)
+    if len(rest) and clusterer.labels_.max() >= 0:
+        labels[rest] = hdbscan.approximate_predict(clusterer, points[rest])[0]
+    return labels

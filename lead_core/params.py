@@ -1,0 +1,361 @@
+"""`params.yaml`, typed: the only home of every number; this schema holds no defaults of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from lead_core.errors import LeadError, ProblemsError
+
+
+class Section(BaseModel):
+    """A section of `params.yaml`: every key required, unknown keys refused, values immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RuntimeParams(Section):
+    """Where and how arithmetic is done; part of every result, since it changes float sums."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="where the model runs")
+    threads: int = Field(ge=1, description="CPU threads of torch")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        description="auto: bf16 autocast where the hardware has it, else fp32"
+    )
+
+
+class ModelParams(Section):
+    """The language model to tune."""
+
+    name: str = Field(
+        min_length=1,
+        description="embedded://smollm2-135m-instruct, a hub id, a local folder or a .gguf file",
+    )
+    revision: str | None = Field(description="hub revision (branch, tag or commit); null: main")
+    trust_remote_code: bool = Field(description="run code that a hub model brings; keep false")
+
+
+class SourceParams(Section):
+    """One source of records."""
+
+    uri: str = Field(
+        min_length=1,
+        description="a path or glob (JSONL, JSON, Parquet, CSV; .gz, .zst), any fsspec URL, "
+        "hf://owner/name?split=train, or docstrings://package,package",
+    )
+    name: str | None = Field(description="name in reports; null: the file's stem or package")
+    limit: int | None = Field(ge=1, description="keep at most so many records, drawn by hash")
+
+
+def _source(value: Any) -> Any:
+    """Let a plain string stand for a source without a name or limit of its own."""
+    if isinstance(value, str):
+        return {"uri": value, "name": None, "limit": None}
+    if isinstance(value, Mapping):
+        return {"name": None, "limit": None, **value}
+    return value
+
+
+class DataParams(Section):
+    """The pool of instruction examples (stage `prepare`)."""
+
+    sources: tuple[Annotated[SourceParams, BeforeValidator(_source)], ...] = Field(
+        min_length=1, description="where records come from"
+    )
+    limit: int | None = Field(ge=1, description="records kept in all, drawn by hash; null: all")
+    max_tokens: int = Field(
+        ge=8, description="longer records (chat template included) are rejected"
+    )
+    heldout_per_source: int = Field(ge=0, description="records per source kept out of the pool")
+
+
+class ScoreParams(Section):
+    """The one offline inference pass (stage `score`)."""
+
+    batch_tokens: int = Field(ge=16, description="tokens per forward, padding included")
+    embedding_depth_fraction: float = Field(
+        ge=0, le=1, description="layer whose hidden states describe a prompt, as share of depth"
+    )
+
+
+class ClusterParams(Section):
+    """Dual-level clustering (stage `cluster`)."""
+
+    difficulty_clusters: int = Field(ge=1, description="K of K-means on IFD: the bandit's arms")
+    kmeans_restarts: int = Field(ge=1, description="K-means restarts; the best one counts")
+    reduced_dimensions: int = Field(ge=1, description="PCA dimensions before HDBSCAN")
+    min_cluster_size: int = Field(ge=2, description="HDBSCAN: smallest task cluster")
+    fit_limit: int = Field(
+        ge=10, description="records HDBSCAN is fitted on; more are assigned approximately"
+    )
+
+
+class SelectParams(Section):
+    """How many samples, and by which rule."""
+
+    selector: str = Field(min_length=1, description="rule that chooses samples")
+    budget_fraction: float | None = Field(
+        gt=0, le=1, description="distinct samples as share of the prepared pool"
+    )
+    budget_samples: int | None = Field(ge=1, description="distinct samples, instead of a share")
+    visits_per_budget: float = Field(
+        gt=0, description="training samples in all (repeats count) per distinct sample of budget"
+    )
+    max_rounds: int | None = Field(ge=1, description="stop after so many rounds; null: no limit")
+    round_fraction: float = Field(
+        gt=0, le=1, description="rho: share of the drawn cluster's eligible samples per round"
+    )
+    min_round_samples: int | None = Field(
+        ge=1, description="smallest round; null: one effective batch"
+    )
+    max_uses: int = Field(ge=1, description="times one sample may be trained on")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> SelectParams:
+        if (self.budget_fraction is None) == (self.budget_samples is None):
+            raise ValueError(
+                "set exactly one of budget_fraction and budget_samples, null the other"
+            )
+        return self
+
+
+class BanditParams(Section):
+    """EXP3 over difficulty clusters."""
+
+    exploration: float = Field(gt=0, le=1, description="gamma: share of uniform draws")
+    step_size: float = Field(gt=0, description="of the log-weights; the paper's equals gamma")
+
+
+class UtilityParams(Section):
+    """Instance-level dynamic uncertainty (IDU)."""
+
+    smoothing: float = Field(ge=0, lt=1, description="b: weight of the previous utility")
+    loss_change: Literal["displacement", "paper", "none"] = Field(
+        description="first-order change from the real parameter step, the published formula, or none"
+    )
+    round_loss_change: Literal["remaining", "whole"] = Field(
+        description="charge a sample the steps after its own, or the whole round as published"
+    )
+    drift: Literal["none", "cluster"] = Field(
+        description="cluster: unvisited samples follow the mean drop of their task cluster"
+    )
+    drift_prior_samples: float = Field(
+        ge=0, description="drift: weight of 'nothing moved', in samples, against those trained"
+    )
+    sketch_size: int = Field(ge=64, description="buckets of the gradient sketch kept per cluster")
+    displacement_snapshots: int = Field(
+        ge=1, description="copies of the adapters kept within a round; more steps share a copy"
+    )
+
+
+class LoraParams(Section):
+    """Low-rank adapters (peft)."""
+
+    rank: int = Field(ge=1, description="rank of the adapters")
+    alpha: float = Field(gt=0, description="scale: alpha / rank multiplies the adapters")
+    dropout: float = Field(ge=0, lt=1, description="dropout on the adapters' input")
+    target_modules: str | tuple[str, ...] = Field(
+        description="all-linear, or the names of the modules to adapt"
+    )
+
+
+class TrainParams(Section):
+    """The training loop (stage `train`)."""
+
+    learning_rate: float = Field(gt=0, description="of AdamW at the first step")
+    decay_factor: float = Field(gt=0, le=1, description="learning rate x this, every decay_steps")
+    decay_steps: int = Field(ge=1, description="steps between two decays")
+    weight_decay: float = Field(ge=0, description="of AdamW")
+    max_grad_norm: float | None = Field(gt=0, description="gradient clipping; null: none")
+    effective_batch: int = Field(ge=1, description="samples per optimizer step")
+    micro_batch_tokens: int = Field(
+        ge=16, description="tokens per forward and backward; does not change the objective"
+    )
+    loss_mean: Literal["sample", "token"] = Field(
+        description="mean over samples of their token means, or over all response tokens"
+    )
+    checkpoint_every_rounds: int = Field(ge=1, description="rounds between two resumable states")
+    monitor_every_rounds: int | None = Field(
+        ge=1, description="held-out loss during training, every so many rounds; null: never"
+    )
+    monitor_samples: int = Field(ge=1, description="held-out records used for monitoring")
+    lora: LoraParams
+
+
+class EvaluateParams(Section):
+    """lm-eval over base and tuned model (stage `evaluate`)."""
+
+    tasks: tuple[str, ...] = Field(min_length=1, description="lm-eval tasks, groups or tags")
+    limit: int | None = Field(ge=1, description="documents per task; null: all")
+    batch_size: int = Field(ge=1, description="lm-eval batch size")
+    bootstrap_samples: int = Field(ge=0, description="lm-eval's resamples for standard errors")
+
+
+class ReportParams(Section):
+    """The report page (stage `report`)."""
+
+    top_records: int = Field(ge=1, description="most and least useful records shown with text")
+
+
+class TrackingParams(Section):
+    """MLflow; never part of a result."""
+
+    uri: str | None = Field(description="MLflow tracking URI; null: mlflow.db in the workspace")
+    experiment: str = Field(min_length=1, description="MLflow experiment")
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    seed: int = Field(ge=0, lt=2**32, description="seeds every random choice")
+    runtime: RuntimeParams
+    model: ModelParams
+    data: DataParams
+    score: ScoreParams
+    cluster: ClusterParams
+    select: SelectParams
+    bandit: BanditParams
+    utility: UtilityParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    report: ReportParams
+    tracking: TrackingParams
+
+
+def load_params(path: Path, overrides: Sequence[str] = ()) -> Params:
+    """Read and check `path`, after applying overrides of the form ``section.key=value``.
+
+    Raises ProblemsError naming every problem of the file at once, each as
+    ``params.yaml: section.key must ..., got ...``.
+    """
+    return parse_params(override(read_mapping(path), overrides), where=path.name)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return the YAML mapping in `path`, read without any constructor beyond plain data."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LeadError(
+            f"{path} is not there; run inside a LEAD workspace (a folder with dvc.yaml and params.yaml)"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LeadError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise LeadError(f"{path.name} must hold a mapping of sections, got {type(value).__name__}")
+    return value
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """Split ``a.b=value`` into its path and its YAML value."""
+    name, equals, value = text.partition("=")
+    if not equals or not all(name.split(".")):
+        raise LeadError(f"--set {text}: expected section.key=value")
+    try:
+        return name.split("."), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise LeadError(f"--set {text}: the value is not valid YAML") from error
+
+
+def override(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a copy of `mapping` with each ``a.b=value`` applied; the key must exist already."""
+    result = _copied(mapping)
+    for text in overrides:
+        path, value = parse_override(text)
+        section = result
+        for depth, key in enumerate(path[:-1]):
+            section = section.get(key) if isinstance(section, dict) else None
+            if not isinstance(section, dict):
+                raise LeadError(
+                    f"--set {text}: params.yaml has no section {'.'.join(path[: depth + 1])}"
+                )
+        if path[-1] not in section:
+            raise LeadError(f"--set {text}: params.yaml has no key {'.'.join(path)}")
+        section[path[-1]] = value
+    return result
+
+
+def parse_params(mapping: Mapping[str, Any], *, where: str = "params.yaml") -> Params:
+    """Check a plain mapping against the schema; all problems in one ProblemsError."""
+    try:
+        return Params.model_validate(mapping)
+    except ValidationError as error:
+        problems = [_explain(dict(problem)) for problem in error.errors()]
+        raise ProblemsError(where, problems) from None
+
+
+def flatten(params: Params) -> dict[str, Any]:
+    """Return ``{"section.key": value}`` for tables and experiment tracking."""
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                visit(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value
+
+    visit("", params.model_dump(mode="json"))
+    return flat
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copied(inner) for key, inner in value.items()}
+    return list(value) if isinstance(value, list) else value
+
+
+_BOUNDS = {
+    "greater_than": (">", "gt"),
+    "greater_than_equal": (">=", "ge"),
+    "less_than": ("<", "lt"),
+    "less_than_equal": ("<=", "le"),
+}
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    """Turn one pydantic error into ``section.key must ..., got ...``."""
+    name = ".".join(str(part) for part in problem["loc"])
+    kind, got, context = problem["type"], problem.get("input"), problem.get("ctx", {})
+    if kind == "missing":
+        return f"{name} is missing"
+    if kind == "extra_forbidden":
+        return f"{name} is not a known key; see docs/parameters.md for the known ones"
+    if kind in _BOUNDS:
+        interval = _interval(problem["loc"])
+        if interval:
+            return f"{name} must be in {interval}, got {got!r}"
+        sign, key = _BOUNDS[kind]
+        return f"{name} must be {sign} {context[key]}, got {got!r}"
+    if kind == "literal_error":
+        return f"{name} must be one of {context['expected']}, got {got!r}"
+    if kind == "value_error":
+        return f"{name}: {context['error']}"
+    return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {got!r}"
+
+
+def _interval(location: tuple[Any, ...]) -> str | None:
+    """Return the interval of a field with two bounds, as ``(0, 1]``; None with fewer."""
+    model: type[BaseModel] | None = Params
+    field = None
+    for part in location:
+        if model is None or not isinstance(part, str) or part not in model.model_fields:
+            return None
+        field = model.model_fields[part]
+        inner = field.annotation
+        model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+    if field is None:
+        return None
+    low = high = None
+    for bound in field.metadata:
+        for attribute, form in (("gt", "({}"), ("ge", "[{}")):
+            if hasattr(bound, attribute):
+                low = form.format(getattr(bound, attribute))
+        for attribute, form in (("lt", "{})"), ("le", "{}]")):
+            if hasattr(bound, attribute):
+                high = form.format(getattr(bound, attribute))
+    return f"{low}, {high}" if low and high else None

@@ -1,0 +1,38 @@
+"""Rules that choose what to train on next, one file each, all behind `contract.Selector`."""
+
+from __future__ import annotations
+
+from lead_core.errors import LeadError
+from lead_core.selectors import lead, ranked, uniform
+from lead_core.selectors.contract import (
+    Picks,
+    PoolView,
+    Quota,
+    SelectionSettings,
+    SelectionState,
+    Selector,
+)
+
+__all__ = [
+    "SELECTORS",
+    "Picks",
+    "PoolView",
+    "Quota",
+    "SelectionSettings",
+    "SelectionState",
+    "Selector",
+    "get_selector",
+]
+
+SELECTORS: dict[str, Selector] = {
+    selector.name: selector for module in (lead, uniform, ranked) for selector in module.SELECTORS
+}
+
+
+def get_selector(name: str) -> Selector:
+    """Return the selector called `name`, or a LeadError that lists the known ones."""
+    if name not in SELECTORS:
+        raise LeadError(
+            f"params.yaml: select.selector must be one of {', '.join(sorted(SELECTORS))}, got {name!r}"
+        )
+    return SELECTORS[name]

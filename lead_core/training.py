@@ -1,0 +1,153 @@
+"""One optimizer step on an effective batch, with the loss of every sample read before its update.
+
+The loop that everything in LEAD hangs on. It goes through accelerate, so that a GPU, bf16 or several
+processes are configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from lead_core.chat import Encoded
+from lead_core.errors import LeadError
+from lead_core.gradients import RoundGradientMeter
+from lead_core.model import ResponseLoss, group_by_tokens, make_batch, sample_means
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW and its schedule: learning rate x `decay_factor` every `decay_steps` steps."""
+
+    learning_rate: float
+    decay_factor: float
+    decay_steps: int
+    weight_decay: float
+    max_grad_norm: float | None
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step saw, per sample: losses float64 [n] before the update, in nats/token; tokens."""
+
+    losses: np.ndarray
+    lengths: np.ndarray
+    learning_rate: float
+
+
+class Trainer:
+    """The model with its optimizer, advanced one effective batch at a time."""
+
+    def __init__(
+        self,
+        loss: ResponseLoss,
+        optimizer: OptimizerSettings,
+        *,
+        loss_mean: Literal["sample", "token"],
+        micro_batch_tokens: int,
+        pad_id: int,
+    ):
+        self.settings = optimizer
+        self.loss_mean = loss_mean
+        self.micro_batch_tokens = micro_batch_tokens
+        self.pad_id = pad_id
+        self.steps_done = 0
+        self.accelerator = Accelerator(cpu=loss.runtime.device == "cpu", mixed_precision="no")
+        named = [(name, p) for name, p in loss.causal_lm.named_parameters() if p.requires_grad]
+        self.names = [name for name, _ in named]
+        self.parameters = [parameter for _, parameter in named]
+        adamw = torch.optim.AdamW(
+            self.parameters, lr=optimizer.learning_rate, weight_decay=optimizer.weight_decay
+        )
+        self.loss, self.optimizer = self.accelerator.prepare(loss, adamw)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate of the 0-based optimizer step `step`."""
+        decays = step // self.settings.decay_steps
+        return self.settings.learning_rate * self.settings.decay_factor**decays
+
+    def step(self, samples: Sequence[Encoded], meter: RoundGradientMeter) -> StepResult:
+        """Take one optimizer step on `samples`, whose number is the divisor of their mean.
+
+        The objective is the mean over samples of their mean response-token loss (or the mean over
+        response tokens), so it does not depend on how the batch is cut into micro-batches.
+        """
+        lengths = np.array([len(sample.input_ids) for sample in samples])
+        response_tokens = sum(len(s.input_ids) - s.response_start for s in samples)
+        losses = np.empty(len(samples), dtype=np.float64)
+        learning_rate = self.learning_rate_at(self.steps_done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.loss.train()
+        micro_batches = group_by_tokens(lengths, self.micro_batch_tokens)
+        for number, indices in enumerate(micro_batches, start=1):
+            batch = make_batch([samples[i] for i in indices], pad_id=self.pad_id)
+            batch = batch.to(self.accelerator.device)
+            last = number == len(micro_batches)  # several processes exchange gradients only then
+            with nullcontext() if last else self.accelerator.no_sync(self.loss):
+                token_losses = self.loss(batch)
+                means = sample_means(token_losses, batch)
+                if self.loss_mean == "sample":
+                    objective = means.sum() / len(samples)
+                else:
+                    objective = token_losses.sum() / response_tokens
+                self.accelerator.backward(objective)
+            losses[indices] = means.detach().cpu().numpy()
+        meter.before_update()
+        if self.settings.max_grad_norm is not None:
+            self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps_done += 1
+        return StepResult(losses, lengths, learning_rate)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return all that a checkpoint needs of the trainer, as named tensors."""
+        state = self.optimizer.optimizer.state_dict()["state"]
+        tensors = {
+            f"parameter/{name}": parameter.detach()
+            for name, parameter in zip(self.names, self.parameters, strict=True)
+        }
+        for index, moments in state.items():
+            for moment, value in moments.items():
+                tensors[f"optimizer/{index}/{moment}"] = value
+        tensors["rng/cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            for device, rng_state in enumerate(torch.cuda.get_rng_state_all()):
+                tensors[f"rng/cuda/{device}"] = rng_state
+        return {name: value.cpu().contiguous() for name, value in tensors.items()}
+
+    def restore(self, tensors: dict[str, torch.Tensor], steps_done: int) -> None:
+        """Continue from what `tensors` returned after `steps_done` steps."""
+        with torch.no_grad():
+            for name, parameter in zip(self.names, self.parameters, strict=True):
+                parameter.copy_(tensors[f"parameter/{name}"])
+        state: dict[int, dict[str, Any]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer/"):
+                _, index, moment = name.split("/")
+                state.setdefault(int(index), {})[moment] = value
+        whole = self.optimizer.optimizer.state_dict()
+        self.optimizer.optimizer.load_state_dict({**whole, "state": state})
+        torch.set_rng_state(tensors["rng/cpu"])
+        cuda = [value for name, value in sorted(tensors.items()) if name.startswith("rng/cuda/")]
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+        self.steps_done = steps_done
+
+
+def check_finite(losses: np.ndarray, ids: np.ndarray, round_number: int) -> None:
+    """Raise LeadError naming the samples whose loss is not a finite number."""
+    bad = [ids[i] for i in np.flatnonzero(~np.isfinite(losses))]
+    if bad:
+        raise LeadError(
+            f"round {round_number}: the loss of {', '.join(bad[:5])}"
+            f"{' and others' if len(bad) > 5 else ''} is not a finite number; lower "
+            "train.learning_rate, or look at these records in the pool"
+        )
