@@ -10,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from lead_core.clustering import Clusters
 from lead_core.errors import LeadError
-from lead_core.scoring import Scores
-from lead_core.selectors.contract import PoolView
 from lead_core.storage import (
     read_json,
     replaced_directory,
@@ -27,6 +24,10 @@ from lead_core.storage import (
     write_json,
     write_jsonl,
 )
+
+if TYPE_CHECKING:
+    from lead_core.clustering import Clusters
+    from lead_core.scoring import Scores
 
 SCHEMA = 1
 
@@ -149,16 +150,6 @@ def read_clusters(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     actual = _content_hash(folder, "clusters.parquet")
     check_chain(str(folder), manifest["clusters_sha256"], actual, "cluster")
     return pd.read_parquet(folder / "clusters.parquet"), manifest
-
-
-def pool_view(scores: pd.DataFrame, clusters: pd.DataFrame) -> PoolView:
-    """Return what selectors see of the pool; both frames hold its records in the same order."""
-    return PoolView(
-        difficulty=clusters["difficulty"].to_numpy(np.int32),
-        task=clusters["task"].to_numpy(np.int32),
-        loss=scores["loss"].to_numpy(np.float64),
-        ifd=scores["ifd"].to_numpy(np.float64),
-    )
 
 
 def write_training(

@@ -15,7 +15,7 @@ from lead_core.errors import LeadError, ProblemsError
 class Section(BaseModel):
     """A section of `params.yaml`: every key required, unknown keys refused, values immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RuntimeParams(Section):
@@ -102,8 +102,10 @@ class SelectParams(Section):
         gt=0, le=1, description="distinct samples as share of the prepared pool"
     )
     budget_samples: int | None = Field(ge=1, description="distinct samples, instead of a share")
-    visits_per_budget: float = Field(
-        gt=0, description="training samples in all (repeats count) per distinct sample of budget"
+    visits_per_budget: float | None = Field(
+        gt=0,
+        description="training samples in all (repeats count) per distinct sample of budget; "
+        "null: until the distinct budget is spent, as published",
     )
     max_rounds: int | None = Field(ge=1, description="stop after so many rounds; null: no limit")
     round_fraction: float = Field(
@@ -183,7 +185,7 @@ class TrainParams(Section):
         ge=1, description="held-out loss during training, every so many rounds; null: never"
     )
     monitor_samples: int = Field(ge=1, description="held-out records used for monitoring")
-    lora: LoraParams
+    lora: LoraParams = Field(description="low-rank adapters")
 
 
 class EvaluateParams(Section):
@@ -316,6 +318,20 @@ _BOUNDS = {
     "less_than_equal": ("<=", "le"),
 }
 
+_KINDS = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "model_type": "a section of keys",
+}
+
 
 def _explain(problem: dict[str, Any]) -> str:
     """Turn one pydantic error into ``section.key must ..., got ...``."""
@@ -330,9 +346,11 @@ def _explain(problem: dict[str, Any]) -> str:
         if interval:
             return f"{name} must be in {interval}, got {got!r}"
         sign, key = _BOUNDS[kind]
-        return f"{name} must be {sign} {context[key]}, got {got!r}"
+        return f"{name} must be {sign} {context[key]:g}, got {got!r}"
     if kind == "literal_error":
         return f"{name} must be one of {context['expected']}, got {got!r}"
+    if kind in _KINDS:
+        return f"{name} must be {_KINDS[kind]}, got {got!r}"
     if kind == "value_error":
         return f"{name}: {context['error']}"
     return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {got!r}"

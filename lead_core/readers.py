@@ -58,7 +58,7 @@ def read_file(path: Path, label: str) -> Iterator[Element]:
         raise LeadError(f"{label}: no such file; check data.sources in params.yaml") from None
     except OSError as error:
         raise LeadError(
-            f"{label} cannot be read ({error.strerror or error}); check the file and its permissions"
+            f"{label} cannot be read ({error.strerror or error}); check its permissions"
         ) from error
     if empty:
         raise LeadError(f"{label} holds no records; remove it from data.sources or fill it")
@@ -143,7 +143,9 @@ def _unpack_zst(path: Path) -> Iterator[bytes]:
         while block := stream.read(_BLOCK_BYTES):
             while block:
                 if decompressor is None:
-                    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+                    decompressor = zstandard.ZstdDecompressor(
+                        max_window_size=1 << 31
+                    ).decompressobj()
                 yield decompressor.decompress(block)
                 block = decompressor.unused_data if decompressor.eof else b""
                 decompressor = None if decompressor.eof else decompressor
@@ -155,7 +157,7 @@ def _text(path: Path, label: str, suffix: str) -> Iterator[Element]:
     text = _Text(path, label)
     if suffix == ".csv":
         yield from _csv(text, label)
-    elif text.head.lstrip().startswith("["):
+    elif _starts_an_array(text.head):
         yield from _json_values(text, in_array=True)
     elif suffix == ".json" and not _has_a_value_per_line(text.head):
         yield from _json_values(text, in_array=False)
@@ -163,14 +165,22 @@ def _text(path: Path, label: str, suffix: str) -> Iterator[Element]:
         yield from _json_lines(text)
 
 
+def _starts_an_array(head: str) -> bool:
+    """Say whether the file is one array, rather than lines of which the first is a (bad) list."""
+    first, _, rest = head.lstrip().partition("\n")
+    if not first.startswith("["):
+        return False
+    return not (rest.strip() and _is_json(first, list))
+
+
 def _has_a_value_per_line(head: str) -> bool:
     lines = [line for line in head.split("\n") if line.strip()][:_SNIFFED_LINES]
-    return any(_is_json_object(line) for line in lines)
+    return any(_is_json(line, dict) for line in lines)
 
 
-def _is_json_object(line: str) -> bool:
+def _is_json(text: str, kind: type) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(json.loads(text), kind)
     except (ValueError, RecursionError):
         return False
 

@@ -85,7 +85,8 @@ class RoundLoop:
     """The fixed parts of one training run; what changes is in `LoopState` and the trainer.
 
     measure: current loss of given samples (only `iterative` calls it). monitor: held-out loss after a
-    round, or None. on_round: told of each finished round, before a resume again of the earlier ones.
+    round, or None. on_round: told of each finished round, and before a resume again of the earlier
+    ones. on_start: told between the two, when training begins.
     """
 
     trainer: Trainer
@@ -101,6 +102,7 @@ class RoundLoop:
     checkpoint_every: int
     measure: Measure
     monitor: Callable[[int], float | None]
+    on_start: Callable[[], None]
     on_round: Callable[[RoundReport], None]
     stop_requested: Callable[[], bool]
 
@@ -114,6 +116,7 @@ class RoundLoop:
         device = self.trainer.accelerator.device
         plan = plan_sketch(n_trainable, self.utility.sketch_size, seed=self.seed, device=device)
         state = self._resume(rng)
+        self.on_start()
         while (quota := remaining_quota(state, self.limits)) is not None:
             if self.selector.exact_utilities:
                 state = self._with_exact_utilities(state)

@@ -87,6 +87,7 @@ def make_loop(folder, *, selector="lead", n=48, seed=0, dropout=0.0, stop=lambda
         "checkpoint_every": 1,
         "measure": lambda chosen: response_losses(loss, chosen, pad_id=2, batch_tokens=256),
         "monitor": lambda number: None,
+        "on_start": lambda: None,
         "on_round": reports.append,
         "stop_requested": stop,
         **changes,

@@ -1,0 +1,201 @@
+"""The `lead` command. Heavy imports wait until a command needs them: `lead --help` is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lead_core.errors import LeadError, TransientError
+
+app = typer.Typer(
+    help="LEAD: iterative data selection for LLM instruction tuning, as a versioned pipeline.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the `lead` command; a LeadError becomes one line on stderr and its exit code."""
+    from flows.reproduce import StageError
+
+    try:
+        app()
+    except StageError as error:  # its log has been on the screen already
+        _fail(error.line, error.exit_code)
+    except LeadError as error:
+        _fail(str(error), error.exit_code)
+
+
+def _fail(text: str, exit_code: int) -> None:
+    for line in text.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+@app.command()
+def lock() -> None:
+    """Record what the sources and the model are, by hash, in sources.lock.json.
+
+    DVC sees them only through that file. `lead run` does this first; do it by hand before
+    `dvc repro`.
+    """
+    from flows.source_lock import SOURCE_LOCK, update_source_lock
+    from flows.workspace import find_workspace, hold_workspace
+
+    workspace = find_workspace(Path.cwd())
+    with hold_workspace(workspace):
+        changed = update_source_lock(workspace)
+    print(f"{SOURCE_LOCK}: {'written' if changed else 'up to date'}")
+
+
+@app.command()
+def run(
+    stages: Annotated[
+        list[str] | None, typer.Argument(help="Only these and what they need (default: all).")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show which stages would run and why; run nothing.")
+    ] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Edit params.yaml first."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run stages that are up to date as well.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Only warnings and the final table.")
+    ] = False,
+) -> None:
+    """Bring the pipeline up to date and show what came of it.
+
+    Nothing is started when DVC finds nothing to do; otherwise the stages run as a Prefect flow.
+    """
+    from flows.params_file import edit_params
+    from flows.workspace import find_workspace, hold_workspace
+
+    workspace = find_workspace(Path.cwd())
+    if dry_run:
+        if set_:
+            raise LeadError("--dry-run writes nothing, so it cannot be combined with --set")
+        _show_plan(workspace, stages or [])
+        return
+    with hold_workspace(workspace):
+        if set_:
+            changes = edit_params(workspace / "params.yaml", set_)
+            print("\n".join(f"params.yaml: {change}" for change in changes or ["unchanged"]))
+        if force or _is_stale(workspace, stages or []):
+            _run_flow(workspace, stages or [], force=force, quiet=quiet)
+        else:
+            print("Everything is up to date.")
+    _show_results(workspace)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
+    """Open the recorded runs in MLflow's web interface, on this machine only."""
+    from flows.workspace import find_workspace
+    from lead_core.params import load_params
+    from lead_core.tracking import resolve_settings
+    from lead_core.tracking_names import redact
+
+    workspace = find_workspace(Path.cwd())
+    tracking = load_params(workspace / "params.yaml").tracking
+    uri = resolve_settings(workspace, tracking.uri, tracking.experiment).uri
+    if uri.startswith("http"):
+        print(f"The runs are recorded on a server that has its own interface: {redact(uri)}")
+        return
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # its workers are of no use here
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.chdir(workspace)
+    options = ["--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "mlflow", "ui", *options, "--workers", "1"]
+    os.execv(sys.executable, command)  # noqa: S606 (a program of ours, and no shell wanted)
+
+
+@app.command()
+def serve(
+    cron: Annotated[str, typer.Option(help='When to run, for example "0 3 * * *" (03:00, UTC).')],
+) -> None:
+    """Stay here and run the pipeline on a schedule, one run at a time; Ctrl-C ends it."""
+    from flows.schedule import serve_schedule
+    from flows.workspace import find_workspace
+
+    serve_schedule(find_workspace(Path.cwd()), cron)
+
+
+@app.command()
+def sync() -> None:
+    """Send to MLflow what could not be sent while runs were going on."""
+    from flows.workspace import find_workspace
+    from lead_core.params import load_params
+    from lead_core.tracking import resolve_settings
+    from lead_core.tracking import sync as send
+
+    workspace = find_workspace(Path.cwd())
+    tracking = load_params(workspace / "params.yaml").tracking
+    report = send(resolve_settings(workspace, tracking.uri, tracking.experiment))
+    print(
+        f"sent {report.sent}, in use {report.active}, waiting {report.waiting}, "
+        f"refused {report.refused}; {report.killed} dead runs marked as killed"
+    )
+    if report.failure:
+        raise LeadError(f"MLflow: {report.failure}; run `lead sync` again when it is there")
+
+
+def _is_stale(workspace: Path, stages: list[str]) -> bool:
+    """Ask DVC whether there is anything to do: a second against the start of a Prefect flow."""
+    from flows.graph import plan_run
+    from flows.source_lock import update_source_lock
+
+    try:
+        update_source_lock(workspace)
+    except TransientError:
+        return True  # the flow will meet it again, and tries more than once
+    return any(plan.reasons for plan in plan_run(workspace, stages))
+
+
+def _run_flow(workspace: Path, stages: list[str], *, force: bool, quiet: bool) -> None:
+    from flows.server import prefect_server
+
+    if quiet:
+        os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "WARNING"
+    with prefect_server(workspace):
+        from flows.pipeline import lead_pipeline
+
+        lead_pipeline(workspace, stages or None, force)
+
+
+def _show_plan(workspace: Path, stages: list[str]) -> None:
+    from flows.graph import plan_run
+    from flows.source_lock import SOURCE_LOCK, source_lock_problem
+
+    problem = source_lock_problem(workspace)
+    if problem:
+        print(f"{SOURCE_LOCK} would be written anew: {problem}")
+    outdated = [SOURCE_LOCK] if problem else []
+    for plan in plan_run(workspace, stages, outdated):
+        print(f"{plan.stage}: {'; '.join(plan.reasons) or 'up to date'}")
+
+
+def _show_results(workspace: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from flows.summary import headline, next_steps
+
+    figures = headline(workspace)
+    if not figures:
+        return
+    table = Table(show_header=False)
+    for name, text in figures:
+        table.add_row(name, text)
+    table.add_section()
+    for name, place in next_steps(workspace):
+        table.add_row(name, f"[cyan]{place}[/cyan]")
+    Console().print(table)

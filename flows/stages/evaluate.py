@@ -1,0 +1,83 @@
+"""The evaluate stage: lm-eval on base and tuned model, added to the training's MLflow run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lead_core.artifacts import Layout, adapter_hash, check_chain, read_manifest
+from lead_core.assets import resolve_model
+from lead_core.chat import load_tokenizer
+from lead_core.evaluation import evaluate as run_evaluation
+from lead_core.evaluation import load_tasks, summarise
+from lead_core.model import load_adapter, load_model, resolve_runtime
+from lead_core.params import Params
+from lead_core.storage import sha256_file
+from lead_core.tracking import open_run, resolve_settings
+from lead_core.tracking_names import metric_name
+from lead_core.tracking_run import TrackedRun
+
+
+def evaluate(params: Params, layout: Layout, workspace: Path) -> str:
+    """Run the tasks on both models, write results.json and heldout.parquet; return a summary.
+
+    The figures go to the MLflow run of the training whose output this is, found by its hash.
+    """
+    model = resolve_model(params.model.name, params.model.revision)
+    pool_manifest = read_manifest(layout.pool, "prepare")
+    manifest = read_manifest(layout.train, "train")
+    adapter = layout.train / "adapter"
+    check_chain("the adapter", manifest["model_sha256"], model.sha256, "train")
+    check_chain("the adapter", manifest["pool_sha256"], pool_manifest["pool_sha256"], "train")
+    check_chain(str(adapter), manifest["adapter_sha256"], adapter_hash(adapter), "train")
+    trust = params.model.trust_remote_code
+    tokenizer = load_tokenizer(model, trust_remote_code=trust)
+    tasks = load_tasks(params.evaluate.tasks, pool=layout.pool, tokenizer=tokenizer)
+    runtime = resolve_runtime(
+        params.runtime.device, params.runtime.threads, params.runtime.precision
+    )
+    base = load_model(model, device=runtime.device, trust_remote_code=trust)
+    train_hash = sha256_file(layout.train / "manifest.json")
+    tracking = resolve_settings(workspace, params.tracking.uri, params.tracking.experiment)
+    with open_run(
+        tracking,
+        name=f"{manifest['selector']}-seed{manifest['seed']}",
+        key={"lead.train_hash": train_hash},
+        tags={"lead.stage": "evaluate"},
+        params={"evaluate": params.evaluate.model_dump(mode="json")},
+    ) as run:
+        results = run_evaluation(
+            model=load_adapter(base, adapter),
+            tokenizer=tokenizer,
+            runtime=runtime,
+            tasks=tasks,
+            limit=params.evaluate.limit,
+            batch_size=params.evaluate.batch_size,
+            bootstrap_samples=params.evaluate.bootstrap_samples,
+            seed=params.seed,
+            inputs={
+                "adapter_sha256": manifest["adapter_sha256"],
+                "heldout_sha256": pool_manifest["heldout_sha256"],
+                "model_sha256": model.sha256,
+            },
+            out=layout.evaluation,
+        )
+        _record(run, results, layout)
+    return summarise(results)
+
+
+def _record(run: TrackedRun, results: dict[str, Any], layout: Layout) -> None:
+    """Log every metric of both models, the paired differences and the files themselves."""
+    figures: dict[str, Any] = {"forwards/evaluation": results["forwards"]["sequences"]}
+    for task, sides in results["tasks"].items():
+        for metric, value in sides["tuned"].items():
+            figures[metric_name(task, metric)] = value
+        for metric, value in sides["base"].items():
+            figures[f"{metric_name(task, metric)}.base"] = value
+    for name, pair in results["paired"].items():
+        task, _, metric = name.partition("/")
+        for part in ("difference", "low", "high"):
+            figures[f"{metric_name(task, metric)}.{part}"] = pair[part]
+    run.log_metrics(figures)
+    for path in sorted(layout.evaluation.iterdir()):
+        run.log_artifact(path, "eval")

@@ -1,0 +1,31 @@
+"""The prepare stage: sources become a pool of tokenised records and a held-out split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lead_core import pool
+from lead_core.artifacts import Layout
+from lead_core.assets import resolve_model
+from lead_core.chat import load_tokenizer
+from lead_core.lock import check_lock, read_lock
+from lead_core.params import Params
+
+
+def prepare(params: Params, layout: Layout, workspace: Path) -> str:
+    """Read the sources into a pool and a held-out split."""
+    lock = read_lock(workspace / "sources.lock.json")
+    check_lock(lock, params, workspace)
+    model = resolve_model(params.model.name, params.model.revision)
+    counts = pool.prepare(
+        sources=params.data.sources,
+        limit=params.data.limit,
+        max_tokens=params.data.max_tokens,
+        heldout_per_source=params.data.heldout_per_source,
+        seed=params.seed,
+        tokenizer=load_tokenizer(model, trust_remote_code=params.model.trust_remote_code),
+        lock=lock,
+        workspace=workspace,
+        out=layout.pool,
+    )
+    return pool.summarise(counts)

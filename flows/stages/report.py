@@ -1,0 +1,14 @@
+"""The report stage: metrics for DVC and one page for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lead_core.artifacts import Layout
+from lead_core.params import Params
+from lead_core.report import write_report
+
+
+def report(params: Params, layout: Layout, workspace: Path) -> str:
+    """Write metrics.json and the page; return a summary."""
+    return write_report(layout, top_records=params.report.top_records)

@@ -1,0 +1,59 @@
+"""The score stage: the one offline inference pass over the pool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lead_core.artifacts import Layout, check_chain, read_manifest, write_scores
+from lead_core.assets import resolve_model
+from lead_core.chat import assistant_header, load_tokenizer
+from lead_core.ledger import CostLedger, count_forwards
+from lead_core.model import ResponseLoss, decoder_of, load_model, resolve_runtime
+from lead_core.params import Params
+from lead_core.pool import open_pool
+from lead_core.scoring import score_pool
+
+
+def score(params: Params, layout: Layout, workspace: Path) -> str:
+    """Forward every record once with its prompt and once without: losses, IFD, embeddings."""
+    model = resolve_model(params.model.name, params.model.revision)
+    manifest = read_manifest(layout.pool, "prepare")
+    check_chain("the pool", manifest["model_sha256"], model.sha256, "prepare")
+    pool = open_pool(layout.pool)
+    runtime = resolve_runtime(
+        params.runtime.device, params.runtime.threads, params.runtime.precision
+    )
+    trust = params.model.trust_remote_code
+    tokenizer = load_tokenizer(model, trust_remote_code=trust)
+    loss = ResponseLoss(load_model(model, device=runtime.device, trust_remote_code=trust), runtime)
+    ledger = CostLedger()
+    count_forwards(decoder_of(loss.causal_lm), ledger)
+    samples = pool.encoded(np.arange(len(pool.ids)))
+    with ledger.charged_to("offline"):
+        scores = score_pool(
+            loss,
+            samples,
+            header=assistant_header(tokenizer),
+            pad_id=tokenizer.eos_token_id,
+            batch_tokens=params.score.batch_tokens,
+            depth_fraction=params.score.embedding_depth_fraction,
+        )
+    lengths = np.array([len(sample.input_ids) for sample in samples])
+    write_scores(
+        layout.scores,
+        scores,
+        ids=list(pool.ids),
+        tokens=lengths,
+        response_tokens=lengths - np.array([sample.response_start for sample in samples]),
+        pool_sha256=manifest["pool_sha256"],
+        model_sha256=model.sha256,
+        ledger=ledger.as_dict(),
+    )
+    aside = sum(reason is not None for reason in scores.set_aside())
+    return (
+        f"scored {len(samples)} records: median loss {np.median(scores.loss):.3f} nats/token, median "
+        f"IFD {np.median(scores.ifd):.3f}, {aside} set aside (IFD not below 1); "
+        f"{ledger.sequences['offline']} forwards"
+    )

@@ -1,0 +1,418 @@
+"""The train stage: LEAD's loop on the prepared pool, resumable, recorded in MLflow."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from lead_core import __version__
+from lead_core.artifacts import (
+    Layout,
+    check_chain,
+    read_clusters,
+    read_manifest,
+    read_scores,
+    write_training,
+)
+from lead_core.assets import ResolvedModel, resolve_model
+from lead_core.chat import Encoded, load_tokenizer
+from lead_core.checkpoint import CheckpointStore
+from lead_core.errors import LeadError
+from lead_core.ledger import CostLedger, count_forwards
+from lead_core.loop_state import LoopState
+from lead_core.model import ResponseLoss, add_adapter, decoder_of, load_model, resolve_runtime
+from lead_core.params import Params
+from lead_core.pool import open_heldout, open_pool
+from lead_core.rounds import Interrupted, Limits, Pool, RoundLoop, RoundReport, UtilitySettings
+from lead_core.scoring import response_losses
+from lead_core.selectors import PoolView, SelectionSettings, get_selector
+from lead_core.storage import append_jsonl, sha256_file, sha256_json, write_text
+from lead_core.tracking import open_run, resolve_settings
+from lead_core.tracking_run import TrackedRun
+from lead_core.training import OptimizerSettings, Trainer
+
+FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class TrainInputs:
+    """What the train stage reads, checked to belong together."""
+
+    model: ResolvedModel
+    pool: Pool
+    heldout: Any
+    manifest: dict[str, str]
+    offline: dict[str, int]
+
+
+def read_inputs(params: Params, layout: Layout) -> TrainInputs:
+    """Read pool, scores and clusters; LeadError when one was made from another of the others."""
+    model = resolve_model(params.model.name, params.model.revision)
+    pool_manifest = read_manifest(layout.pool, "prepare")
+    scores, scores_manifest = read_scores(layout.scores)
+    clusters, clusters_manifest = read_clusters(layout.clusters)
+    pool_hash, scores_hash = pool_manifest["pool_sha256"], scores_manifest["scores_sha256"]
+    check_chain("the pool", pool_manifest["model_sha256"], model.sha256, "prepare")
+    check_chain("the scores", scores_manifest["model_sha256"], model.sha256, "score")
+    check_chain("the scores", scores_manifest["pool_sha256"], pool_hash, "score")
+    check_chain("the clusters", clusters_manifest["scores_sha256"], scores_hash, "cluster")
+    records = open_pool(layout.pool)
+    pool = Pool(
+        ids=scores["id"].to_numpy(),
+        sources=np.asarray(records.sources),
+        view=PoolView(
+            difficulty=clusters["difficulty"].to_numpy(np.int32),
+            task=clusters["task"].to_numpy(np.int32),
+            loss=scores["loss"].to_numpy(np.float64),
+            ifd=scores["ifd"].to_numpy(np.float64),
+        ),
+        encoded=records.encoded,
+    )
+    hashes = {
+        "model_sha256": model.sha256,
+        "pool_sha256": pool_hash,
+        "scores_sha256": scores_hash,
+        "clusters_sha256": clusters_manifest["clusters_sha256"],
+    }
+    offline = scores_manifest["ledger"]["offline"]
+    return TrainInputs(model, pool, open_heldout(layout.pool), hashes, offline)
+
+
+def train(params: Params, layout: Layout, workspace: Path) -> str:
+    """Train, write adapter, rounds.jsonl, selection.parquet and manifest; return a summary."""
+    started = time.monotonic()
+    selector = get_selector(params.select.selector)
+    inputs = read_inputs(params, layout)
+    settings = {
+        name: getattr(params, name).model_dump(mode="json")
+        for name in ("runtime", "model", "select", "bandit", "utility", "train")
+    }
+    identity = {
+        "version": __version__,
+        "seed": params.seed,
+        "settings": settings,
+        **inputs.manifest,
+    }
+    key = sha256_json(identity)
+    state_folder = workspace / ".lead_state" / f"train-{key[:16]}"
+    _drop_finished_states(state_folder)
+    tracking = resolve_settings(workspace, params.tracking.uri, params.tracking.experiment)
+    with open_run(
+        tracking,
+        name=f"{selector.name}-seed{params.seed}",
+        key={"lead.train_key": key},
+        tags={
+            "lead.stage": "train",
+            "lead.selector": selector.name,
+            "lead.seed": params.seed,
+            "lead.pool_hash": inputs.manifest["pool_sha256"],
+            "lead.model_hash": inputs.manifest["model_sha256"],
+        },
+        params=params.model_dump(mode="json"),
+    ) as run:
+        loop, model, tokenizer, recorder = _build(params, inputs, state_folder, layout, run)
+        try:
+            state = loop.run()
+        except Interrupted:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        _write(params, layout, loop, state, model, recorder, inputs)
+        train_hash = sha256_file(layout.train / "manifest.json")
+        _record(run, layout, inputs, loop, recorder, train_hash)
+        run.log_adapter(model, tokenizer, inputs.model.path)
+    write_text(state_folder / FINISHED, "")
+    _note_times(layout, loop, recorder, time.monotonic() - started)
+    spent = loop.ledger.sequences
+    return (
+        f"trained {selector.name}: {state.round} rounds, {loop.trainer.steps_done} steps, "
+        f"{state.visits} samples ({int(np.count_nonzero(state.selection.uses))} distinct of "
+        f"{len(inputs.pool.ids)}); forwards: {spent['offline']} offline, {spent['selection']} to "
+        f"select, {spent['training']} in training"
+    )
+
+
+class _Recorder:
+    """Keeps every round's report, tells MLflow, and times the rounds that this process trained."""
+
+    def __init__(self, run: TrackedRun, timings: Path, learning_rate_at: Callable[[int], float]):
+        self.rounds: list[dict[str, Any]] = []
+        self.samples: list[dict[str, Any]] = []
+        self.seconds = 0.0
+        self._run = run
+        self._timings = timings
+        self._learning_rate_at = learning_rate_at
+        self._last: float | None = None
+
+    def start(self) -> None:
+        """Begin to time: rounds reported before are those of an earlier process."""
+        self._last = time.monotonic()
+
+    def take(self, report: RoundReport) -> None:
+        """Record one round."""
+        self.rounds.append(report.round)
+        self.samples.extend(report.samples)
+        number = report.round["round"]
+        if self._last is not None:
+            now = time.monotonic()
+            seconds, self._last = now - self._last, now
+            self.seconds += seconds
+            append_jsonl(self._timings, {"round": number, "seconds": round(seconds, 3)})
+            loss, count = report.round["mean_loss"], report.round["n_selected"]
+            print(f"round {number}: {count} samples, loss {loss:.3f}, {seconds:.1f} s", flush=True)
+        self._log(report)
+
+    def _log(self, report: RoundReport) -> None:
+        row, number = report.round, report.round["round"]
+        arms = {
+            f"arm/{name}/{k}": value
+            for name in ("probabilities", "eligible")
+            for k, value in enumerate(row[name] or [])
+        }
+        names = ("arm", "n_selected", "loss_change", "reward_raw", "reward", "beta", "cos")
+        figures = {f"round/{name}": row[name] for name in (*names, "grad_sq_norm", "distinct")}
+        before = float(np.mean([s["utility_before"] for s in report.samples]))
+        after = float(np.mean([s["utility_after"] for s in report.samples]))
+        utilities = {"round/utility_before": before, "round/utility_after": after}
+        heldout = {"round/heldout_loss": row["heldout_loss"]}
+        self._run.log_metrics({**figures, **utilities, **heldout, **arms}, step=number)
+        by_step: dict[int, list[dict[str, Any]]] = {}
+        for sample in report.samples:
+            by_step.setdefault(sample["step"], []).append(sample)
+        for step, samples in by_step.items():
+            values = {
+                "train/loss": float(np.mean([s["loss_seen"] for s in samples])),
+                "train/tokens": sum(s["tokens"] for s in samples),
+                "train/learning_rate": self._learning_rate_at(step - 1),
+            }
+            self._run.log_metrics(values, step=step)
+
+
+def _build(
+    params: Params, inputs: TrainInputs, state_folder: Path, layout: Layout, run: TrackedRun
+) -> tuple[RoundLoop, Any, Any, _Recorder]:
+    """Load the model and put the loop together."""
+    runtime = resolve_runtime(
+        params.runtime.device, params.runtime.threads, params.runtime.precision
+    )
+    selector = get_selector(params.select.selector)
+    trust = params.model.trust_remote_code
+    tokenizer = load_tokenizer(inputs.model, trust_remote_code=trust)
+    lora = params.train.lora
+    model = add_adapter(
+        load_model(inputs.model, device=runtime.device, trust_remote_code=trust),
+        rank=lora.rank,
+        alpha=lora.alpha,
+        dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        seed=params.seed,
+    )
+    ledger = CostLedger()
+    loss = ResponseLoss(model, runtime)
+    count_forwards(decoder_of(model), ledger)
+    ledger.add("offline", inputs.offline["sequences"], inputs.offline["tokens"])
+    pad_id = (
+        tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    )
+    trainer = Trainer(
+        loss,
+        OptimizerSettings(
+            learning_rate=params.train.learning_rate,
+            decay_factor=params.train.decay_factor,
+            decay_steps=params.train.decay_steps,
+            weight_decay=params.train.weight_decay,
+            max_grad_norm=params.train.max_grad_norm,
+        ),
+        loss_mean=params.train.loss_mean,
+        micro_batch_tokens=params.train.micro_batch_tokens,
+        pad_id=pad_id,
+    )
+
+    def measure(samples: Sequence[Encoded]) -> np.ndarray:
+        tokens = params.train.micro_batch_tokens
+        return response_losses(loss, samples, pad_id=pad_id, batch_tokens=tokens)
+
+    recorder = _Recorder(run, layout.train / "timings.jsonl", trainer.learning_rate_at)
+    utility = params.utility
+    loop = RoundLoop(
+        trainer=trainer,
+        pool=inputs.pool,
+        selector=selector,
+        settings=SelectionSettings(
+            exploration=params.bandit.exploration,
+            step_size=params.bandit.step_size,
+            round_fraction=params.select.round_fraction,
+            min_round=params.select.min_round_samples or params.train.effective_batch,
+            max_uses=params.select.max_uses,
+        ),
+        utility=UtilitySettings(
+            smoothing=utility.smoothing,
+            loss_change=utility.loss_change,
+            charge_whole_round=utility.round_loss_change == "whole",
+            drift=utility.drift == "cluster",
+            drift_prior_samples=utility.drift_prior_samples,
+            sketch_size=utility.sketch_size,
+            snapshots=utility.displacement_snapshots,
+        ),
+        limits=training_limits(params, len(inputs.pool.ids), whole_pool=selector.whole_pool),
+        effective_batch=params.train.effective_batch,
+        seed=params.seed,
+        ledger=ledger,
+        store=CheckpointStore(state_folder),
+        checkpoint_every=params.train.checkpoint_every_rounds,
+        measure=measure,
+        monitor=_monitor(params, inputs.heldout, measure, ledger),
+        on_start=recorder.start,
+        on_round=recorder.take,
+        stop_requested=_stop_flag(),
+    )
+    return loop, model, tokenizer, recorder
+
+
+def training_limits(params: Params, pool_size: int, *, whole_pool: bool) -> Limits:
+    """Return when training stops; `full` is one epoch over the pool, outside the budget."""
+    select = params.select
+    if whole_pool:
+        return Limits(pool_size, pool_size, None)
+    if select.budget_samples is not None:
+        distinct = select.budget_samples
+    else:
+        distinct = round((select.budget_fraction or 0.0) * pool_size)
+    if not 1 <= distinct <= pool_size:
+        raise LeadError(
+            f"params.yaml: select.budget_* asks for {distinct} distinct samples, the prepared pool "
+            f"has {pool_size}; set a budget between 1 and {pool_size}"
+        )
+    factor = select.visits_per_budget
+    visits = None if factor is None else max(1, round(factor * distinct))
+    return Limits(distinct, visits, select.max_rounds)
+
+
+def _monitor(
+    params: Params,
+    heldout: Any,
+    measure: Callable[[Sequence[Encoded]], np.ndarray],
+    ledger: CostLedger,
+) -> Callable[[int], float | None]:
+    """Return the held-out loss after a round: the mean over sources; None in between."""
+    every = params.train.monitor_every_rounds
+    if every is None or not len(heldout.ids):
+        return lambda number: None
+    sources = np.asarray(heldout.sources)
+    share = max(1, params.train.monitor_samples // len(np.unique(sources)))
+    chosen = np.concatenate([np.flatnonzero(sources == s)[:share] for s in np.unique(sources)])
+
+    def monitor(number: int) -> float | None:
+        if number % every:
+            return None
+        with ledger.charged_to("evaluation"):
+            losses = measure(heldout.encoded(chosen))
+        by_source = [losses[sources[chosen] == s].mean() for s in np.unique(sources)]
+        return float(np.mean(by_source))
+
+    return monitor
+
+
+def _stop_flag() -> Callable[[], bool]:
+    """Return a function that says whether SIGTERM has arrived: training stops at the next step."""
+    asked: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        asked.append(number)
+
+    signal.signal(signal.SIGTERM, note)
+    return lambda: bool(asked)
+
+
+def _drop_finished_states(current: Path) -> None:
+    """Delete resume states of other trainings that are finished: DVC has their outputs."""
+    for folder in current.parent.glob("train-*"):
+        if folder != current and (folder / FINISHED).exists():
+            shutil.rmtree(folder)
+
+
+def _write(
+    params: Params,
+    layout: Layout,
+    loop: RoundLoop,
+    state: LoopState,
+    model: Any,
+    recorder: _Recorder,
+    inputs: TrainInputs,
+) -> None:
+    # What a kill made us repeat depends on the kill, so it is no part of a versioned output.
+    ledger = {k: v for k, v in loop.ledger.as_dict().items() if k != "replayed"}
+    manifest = {
+        "selector": loop.selector.name,
+        "seed": params.seed,
+        "precision": loop.trainer.accelerator.unwrap_model(loop.trainer.loss).runtime.precision,
+        "threads": params.runtime.threads,
+        "budget": loop.limits.distinct,
+        "pool_size": len(inputs.pool.ids),
+        "visits": state.visits,
+        "distinct": int(np.count_nonzero(state.selection.uses)),
+        "rounds": state.round,
+        "steps": loop.trainer.steps_done,
+        "tokens": loop.ledger.tokens["training"],
+        "ledger": ledger,
+        **inputs.manifest,
+    }
+    write_training(
+        layout.train,
+        model=model,
+        rounds=recorder.rounds,
+        samples=recorder.samples,
+        manifest=manifest,
+    )
+
+
+def _record(
+    run: TrackedRun,
+    layout: Layout,
+    inputs: TrainInputs,
+    loop: RoundLoop,
+    recorder: _Recorder,
+    train_hash: str,
+) -> None:
+    """Give MLflow what belongs to the whole run: figures, data sets, the selected subset."""
+    import pandas as pd
+
+    for column, sequences in loop.ledger.sequences.items():
+        run.log_metrics({f"forwards/{column}": sequences})
+    run.log_metrics(
+        {
+            "train/visits": len(recorder.samples),
+            "train/distinct": len({sample["id"] for sample in recorder.samples}),
+            "train/rounds": len(recorder.rounds),
+        }
+    )
+    pool_hash = inputs.manifest["pool_sha256"]
+    run.log_dataset(
+        "pool", pool_hash[:16], "artifacts/pool", len(inputs.pool.ids), "selection pool"
+    )
+    chosen = {sample["id"] for sample in recorder.samples}
+    digest = sha256_json(sorted(chosen))[:16]
+    run.log_dataset("selected", digest, "artifacts/train", len(chosen), "training")
+    run.log_table(pd.DataFrame(recorder.samples), "selection.json")
+    run.log_artifact(layout.train / "rounds.jsonl", "train")
+    run.log_artifact(layout.train / "manifest.json", "train")
+    run.set_tags({"lead.train_hash": train_hash})
+
+
+def _note_times(layout: Layout, loop: RoundLoop, recorder: _Recorder, seconds: float) -> None:
+    """Write what differs between equal runs where no stage depends on it."""
+    append_jsonl(
+        layout.train / "timings.jsonl",
+        {
+            "stage": "train",
+            "seconds": round(seconds, 3),
+            "rounds_seconds": round(recorder.seconds, 3),
+            "replayed": loop.ledger.as_dict()["replayed"],
+        },
+    )

@@ -1,0 +1,93 @@
+"""Everything that the report reads of one finished run, checked to belong together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lead_core.artifacts import Layout, check_chain, read_clusters, read_manifest, read_scores
+from lead_core.errors import LeadError
+from lead_core.pool import Pool, open_pool
+from lead_core.storage import read_json
+
+HELDOUT_LOSS = "lead_heldout/loss"
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What the stages wrote.
+
+    records: one row per record of the pool, in the order of ids: id, source, loss, ifd, tokens,
+    response_tokens, difficulty, task, uses (0: never trained on). samples: selection.parquet, one row
+    per trained sample. rounds: rounds.jsonl. heldout: both losses per held-out record, if evaluated.
+    """
+
+    pool: Pool
+    pool_manifest: dict[str, Any]
+    train_manifest: dict[str, Any]
+    results: dict[str, Any]
+    records: pd.DataFrame
+    samples: pd.DataFrame
+    rounds: list[dict[str, Any]]
+
+    @property
+    def headline(self) -> dict[str, Any] | None:
+        """Return the paired difference of the held-out loss; None if it was not evaluated."""
+        return self.results["paired"].get(HELDOUT_LOSS)
+
+    @property
+    def by_source(self) -> dict[str, dict[str, Any]]:
+        """Return the paired difference of the held-out loss per source."""
+        prefix = f"{HELDOUT_LOSS}/"
+        paired = self.results["paired"].items()
+        return {name.removeprefix(prefix): p for name, p in paired if name.startswith(prefix)}
+
+    @property
+    def forwards(self) -> dict[str, dict[str, int]]:
+        """Return the cost ledger: sequences and tokens per column, the evaluate stage's included."""
+        ledger = {name: dict(cost) for name, cost in self.train_manifest["ledger"].items()}
+        for unit, amount in self.results["forwards"].items():
+            ledger["evaluation"][unit] += amount
+        return ledger
+
+
+def read_run(layout: Layout) -> FinishedRun:
+    """Read the outputs of all stages; LeadError when one is absent or was made from other inputs."""
+    pool_manifest = read_manifest(layout.pool, "prepare")
+    scores, scores_manifest = read_scores(layout.scores)
+    clusters, clusters_manifest = read_clusters(layout.clusters)
+    train = read_manifest(layout.train, "train")
+    results = read_json(layout.evaluation / "results.json", made_by="dvc repro evaluate")
+    for what, manifest, key, stage in (
+        ("the pool", pool_manifest, "pool_sha256", "train"),
+        ("the scores", scores_manifest, "scores_sha256", "train"),
+        ("the clusters", clusters_manifest, "clusters_sha256", "train"),
+    ):
+        check_chain(f"the training ({what})", train[key], manifest[key], stage)
+    evaluated = results["inputs"]["adapter_sha256"]
+    check_chain("the evaluation", evaluated, train["adapter_sha256"], "evaluate")
+    samples = pd.read_parquet(_existing(layout.train / "selection.parquet"))
+    lines = _existing(layout.train / "rounds.jsonl").read_text(encoding="utf-8").split("\n")
+    pool = open_pool(layout.pool)
+    records = scores.merge(clusters, on="id", validate="one_to_one")
+    records.insert(1, "source", pool.sources)
+    records["uses"] = records["id"].map(samples["id"].value_counts()).fillna(0).astype(int)
+    return FinishedRun(
+        pool=pool,
+        pool_manifest=pool_manifest,
+        train_manifest=train,
+        results=results,
+        records=records,
+        samples=samples,
+        rounds=[json.loads(line) for line in lines if line],
+    )
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise LeadError(f"{path} is not there; run `dvc repro train` first")
+    return path

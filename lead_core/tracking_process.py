@@ -1,0 +1,97 @@
+"""The process behind a recorded run: where it comes from, how it ends, whether it still lives."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+
+from lead_core import __version__
+from lead_core.tracking_names import first_line, legal_tags
+
+KILLED_EXIT_CODES = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+def origin_tags(workspace: Path) -> dict[str, str]:
+    """Return where a run comes from: library version, commit, flow run, host and process."""
+    process = psutil.Process()
+    tags: dict[str, object] = {
+        "lead.version": __version__,
+        "lead.host": socket.gethostname(),
+        "lead.pid": process.pid,
+        "lead.process_start": round(process.create_time(), 2),
+        "lead.flow_run_id": os.environ.get("LEAD_FLOW_RUN_ID"),
+        "lead.flow_run_url": os.environ.get("LEAD_FLOW_RUN_URL"),
+    }
+    commit = _git(workspace, "rev-parse", "HEAD")
+    if commit is not None:
+        changes = _git(workspace, "status", "--porcelain", "--untracked-files=no")
+        tags["mlflow.source.git.commit"] = commit  # the name that MLflow's UI has a column for
+        tags["lead.git_dirty"] = "true" if changes else "false"
+    return legal_tags(tags)
+
+
+def is_alive(tags: Mapping[str, str]) -> bool:
+    """Return whether the process that `origin_tags` described, on this host, still runs.
+
+    A process that the tags do not describe is taken for alive.
+    """
+    try:
+        pid, start = int(tags["lead.pid"]), float(tags["lead.process_start"])
+    except (KeyError, ValueError):
+        return True
+    try:
+        process = psutil.Process(pid)
+        # Process ids are used again. Start times move a little when the clock is set.
+        same = abs(process.create_time() - start) < 2.0
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def ending_after(error: BaseException) -> tuple[str, str | None]:
+    """Return the state of a run that `error` ended, and the reason in one line."""
+    code = error.code if isinstance(error, SystemExit) else getattr(error, "exit_code", None)
+    if isinstance(error, SystemExit) and not code:
+        return "FINISHED", None
+    if isinstance(error, KeyboardInterrupt):
+        return "KILLED", "stopped by Ctrl-C"
+    if code in KILLED_EXIT_CODES:
+        by_signal = f"stopped by {signal.Signals(code - 128).name}"
+        return "KILLED", by_signal if isinstance(error, SystemExit) else first_line(error)
+    return "FAILED", first_line(error)
+
+
+@contextlib.contextmanager
+def sigterm_as_exit() -> Iterator[None]:
+    """Let SIGTERM end the block by `SystemExit(143)`, unless somebody handles it already."""
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    """Return what git prints; None where there is no git, no repository or no commit."""
+    command = ["git", "-C", str(directory), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

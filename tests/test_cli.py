@@ -1,0 +1,222 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from toy_workspace import environment, lead, make_workspace, prefect_api, processes_in, wait_for
+
+from flows.cli import main
+from flows.workspace import hold_workspace
+from lead_core.params import load_params
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.chdir(make_workspace(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def long_lived(tmp_path_factory):
+    """A workspace that keeps its Prefect database, since making one takes a while."""
+    return make_workspace(tmp_path_factory.mktemp("workspace"))
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run `lead` in this process; return its exit code and what it printed."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lead", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        printed = capsys.readouterr()
+        return caught.value.code or 0, printed.out, printed.err
+
+    return run
+
+
+def start(folder, *arguments, **variables):
+    return subprocess.Popen(
+        lead(*arguments),
+        cwd=folder,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(folder, *arguments, **variables):
+    process = start(folder, *arguments, **variables)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def test_help_takes_less_than_a_second_and_imports_nothing_heavy():
+    program = (
+        "import sys; from flows.cli import main; sys.argv = ['lead', '--help']\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'prefect', 'mlflow', 'dvc', 'transformers', 'pandas', 'numpy'}\n"
+        "print('imported:', sorted(heavy & set(sys.modules)))"
+    )
+    started = time.monotonic()
+    shown = subprocess.check_output([sys.executable, "-c", program], env=environment(), text=True)
+    assert time.monotonic() - started < 1
+    assert "imported: []" in shown
+    for command in ("lock", "run", "ui", "serve", "sync"):
+        assert re.search(rf"│ {command}\b", shown)
+
+
+def test_outside_a_workspace_every_command_says_so_in_one_line(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["run"], ["lock"], ["ui"], ["sync"], ["serve", "--cron", "0 3 * * *"]):
+        code, out, err = call(*arguments)
+        assert (code, out) == (2, "")
+        assert re.fullmatch(r"error: no workspace here: .*\n", err)
+
+
+def test_lock_writes_the_lock_from_a_folder_inside_the_workspace(call, workspace, monkeypatch):
+    monkeypatch.chdir(workspace / "model")
+    assert call("lock") == (0, "sources.lock.json: written\n", "")
+    assert call("lock") == (0, "sources.lock.json: up to date\n", "")
+    assert (workspace / "sources.lock.json").is_file()
+
+
+def test_several_invalid_values_are_all_named_and_nothing_is_written(call, workspace):
+    before = (workspace / "params.yaml").read_text()
+    code, out, err = call("run", "--set", "bandit.exploration=1.5", "--set", "train.lora.rank=0")
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        "error: params.yaml: bandit.exploration must be in (0, 1], got 1.5",
+        "error: params.yaml: train.lora.rank must be >= 1, got 0",
+    ]
+    assert (workspace / "params.yaml").read_text() == before
+    assert not (workspace / "sources.lock.json").exists()
+
+
+def test_a_dry_run_says_what_would_run_and_why_and_writes_nothing(call, workspace):
+    before = sorted(path.name for path in workspace.iterdir())
+    code, out, _ = call("run", "--dry-run")
+    assert code == 0
+    assert out.splitlines()[1:] == ["train: never run", "report: never run; follows train"]
+    assert "sources.lock.json would be written anew: " in out
+    assert sorted(path.name for path in workspace.iterdir()) == before
+    code, _, err = call("run", "--dry-run", "--set", "seed=1")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "cannot be combined with --set" in err
+
+
+def test_a_workspace_in_use_is_refused_at_once_and_not_edited(workspace):
+    with hold_workspace(workspace):
+        code, out, err = finish(workspace, "run", "--set", "seed=1")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {workspace} is in use by another run, process {os.getpid()}")
+    assert load_params(workspace / "params.yaml").seed == 0
+
+
+def test_an_unknown_stage_is_refused_with_the_known_ones(call, workspace):
+    code, _, err = call("run", "trian")
+    assert (code, err) == (2, "error: dvc.yaml has no stage trian; it has train, report\n")
+
+
+def test_runs_recorded_on_a_server_are_looked_at_there(call, workspace):
+    text = (workspace / "params.yaml").read_text()
+    uri = "http://me:secret@tracking:5000"
+    (workspace / "params.yaml").write_text(text.replace("  uri: null", f"  uri: {uri}"))
+    code, out, _ = call("ui")
+    assert code == 0
+    assert "tracking:5000" in out
+    assert "secret" not in out
+
+
+def test_a_run_ends_in_a_table_and_the_next_one_finds_nothing_to_do(long_lived):
+    code, out, err = finish(long_lived, "run", "--set", "train.learning_rate=1e-4")
+    assert code == 0, err
+    assert out.startswith("params.yaml: train.learning_rate: 0.0002 -> 0.0001\n")
+    for expected in (
+        "1.5000 nats/token",
+        "-0.2500 [-0.3000, -0.2000] over 64 records",
+        "160 of 1000 (170 visits, 10 rounds, 11 steps)",
+        "selection 0",
+        "lead ui",
+    ):
+        assert expected in out
+    assert "training" in err  # the stage's own line, in Prefect's log
+    assert "\x1b" not in out + err
+    assert not processes_in(long_lived)
+
+    started = time.monotonic()
+    code, again, err = finish(long_lived, "run")
+    assert time.monotonic() - started < 15
+    assert (code, err) == (0, "")
+    assert again.startswith("Everything is up to date.\n")
+    assert out.endswith(again.partition("\n")[2])
+
+
+def test_a_failed_stage_ends_in_its_exit_code_and_one_line(long_lived):
+    (long_lived / "train.sh").write_text("echo 'error: it is odd' >&2; exit 2\n")
+    code, out, err = finish(long_lived, "run", "--quiet", PREFECT_API_URL=prefect_api())
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == "error: stage train failed: it is odd"
+    assert "Traceback" not in err
+    assert not processes_in(long_lived)
+
+
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
+def test_however_a_run_is_ended_neither_stage_nor_server_is_left(long_lived, number):
+    (long_lived / "started").unlink(missing_ok=True)
+    (long_lived / "train.sh").write_text("touch started; sleep 300\n")
+    run = start(long_lived, "run")
+    wait_for((long_lived / "started").exists)
+    run.send_signal(number)
+    run.communicate(timeout=60)
+    assert run.returncode != 0
+    wait_for(lambda: not processes_in(long_lived))
+
+
+def test_ctrl_c_ends_a_run_with_130_and_leaves_nothing(long_lived):
+    (long_lived / "started").unlink(missing_ok=True)
+    (long_lived / "train.sh").write_text("touch started; sleep 300\n")
+    run = start(long_lived, "run", PREFECT_API_URL=prefect_api())
+    wait_for((long_lived / "started").exists)
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "Traceback" not in err
+    assert not processes_in(long_lived)
+
+
+@pytest.mark.slow
+def test_the_web_interface_answers_on_this_machine_only(workspace):
+    process = start(workspace, "ui", "--port", "47123")
+    try:
+
+        def answers():
+            try:
+                with urllib.request.urlopen("http://127.0.0.1:47123/health") as answer:
+                    return answer.status == 200
+            except OSError:
+                return False
+
+        wait_for(answers)
+        assert (workspace / "mlflow.db").exists()
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    wait_for(lambda: not processes_in(workspace))
+
+
+@pytest.mark.slow
+def test_sync_reports_what_it_did(workspace):
+    code, out, _ = finish(workspace, "sync")
+    assert (code, out) == (
+        0,
+        "sent 0, in use 0, waiting 0, refused 0; 0 dead runs marked as killed\n",
+    )

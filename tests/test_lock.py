@@ -1,0 +1,214 @@
+"""The lock: what it holds, that it changes exactly when something behind a name does."""
+
+import json
+import platform
+import shutil
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+from pathlib import Path
+from threading import Thread
+
+import fsspec
+import pytest
+
+from lead_core.errors import LeadError, TransientError
+from lead_core.lock import LOCK_FILE, build_lock, check_lock, read_lock, write_lock
+from lead_core.params import override, parse_params, read_mapping
+from lead_core.storage import sha256_file
+
+DEFAULTS = read_mapping(Path(__file__).parents[1] / "params.yaml")
+LINE = '{"question": "Q?", "answer": "A"}\n'
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.setenv("LEAD_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "workspace"
+    (folder / "data").mkdir(parents=True)
+    for name in ("a", "b"):
+        (folder / "data" / f"{name}.jsonl").write_text(LINE)
+    return folder
+
+
+@pytest.fixture
+def params_of(tiny_model_folder):
+    def params_of(*sources, model=tiny_model_folder):
+        mapping = override(DEFAULTS, [f"model.name={model}"])
+        mapping["data"]["sources"] = list(sources)
+        return parse_params(mapping)
+
+    return params_of
+
+
+def test_the_lock_names_every_file_with_hash_and_size(workspace, params_of):
+    lock = build_lock(params_of({"uri": "data/*.jsonl", "name": "qa"}), workspace)
+    expected = [
+        {
+            "path": f"data/{name}.jsonl",
+            "sha256": sha256_file(workspace / f"data/{name}.jsonl"),
+            "bytes": 34,
+        }
+        for name in ("a", "b")
+    ]
+    assert lock["schema"] == 1
+    assert lock["sources"] == [{"uri": "data/*.jsonl", "name": "qa", "files": expected}]
+    assert len(lock["model"]["sha256"]) == 64
+    check_lock(lock, params_of({"uri": "data/*.jsonl", "name": "qa"}), workspace)
+
+
+def test_packages_are_locked_by_version(workspace, params_of):
+    params = params_of("docstrings://stdlib,numpy,sklearn")
+    lock = build_lock(params, workspace)
+    assert lock["sources"][0]["packages"] == {
+        "stdlib": platform.python_version(),
+        "numpy": version("numpy"),
+        "sklearn": version("scikit-learn"),
+    }
+    check_lock(lock, params, workspace)
+    lock["sources"][0]["packages"]["numpy"] = "1.0"
+    with pytest.raises(
+        LeadError, match=r"^docstrings://numpy: version .* is installed, 1\.0 was locked"
+    ):
+        check_lock(lock, params, workspace)
+
+
+def test_writing_an_equal_lock_leaves_the_file_untouched(workspace, params_of):
+    path = workspace / LOCK_FILE
+    params = params_of("data/*.jsonl")
+    assert write_lock(path, build_lock(params, workspace))
+    before = path.stat()
+    assert not write_lock(path, build_lock(params, workspace))
+    assert path.stat() == before
+    assert read_lock(path) == build_lock(params, workspace)
+    (workspace / "data/a.jsonl").write_text(LINE * 2)
+    assert write_lock(path, build_lock(params, workspace))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda data: (data / "a.jsonl").write_text(LINE.upper()),
+            "data/a.jsonl changed since the",
+        ),
+        (lambda data: (data / "b.jsonl").unlink(), "data/b.jsonl is gone since the"),
+        (lambda data: (data / "c.jsonl").write_text(LINE), "data/c.jsonl is new since the"),
+    ],
+)
+def test_a_change_behind_a_glob_is_named_with_the_next_step(workspace, params_of, change, message):
+    params = params_of("data/*.jsonl")
+    lock = build_lock(params, workspace)
+    change(workspace / "data")
+    with pytest.raises(LeadError) as error:
+        check_lock(lock, params, workspace)
+    assert str(error.value) == f"{message} sources were locked; run `lead lock`"
+    check_lock(lock, params, workspace, parts={"model"})
+
+
+def test_other_sources_than_the_locked_ones_are_refused(workspace, params_of):
+    lock = build_lock(params_of("data/a.jsonl"), workspace)
+    with pytest.raises(
+        LeadError, match=r"not what was locked \(first difference: data/b\.jsonl\); run"
+    ):
+        check_lock(lock, params_of("data/b.jsonl"), workspace)
+    with pytest.raises(LeadError, match=r"first difference: their number or order"):
+        check_lock(lock, params_of("data/a.jsonl", "data/a.jsonl"), workspace)
+
+
+def test_another_model_or_changed_weights_are_refused(
+    workspace, params_of, tiny_model_folder, tmp_path
+):
+    copy = tmp_path / "model"
+    shutil.copytree(tiny_model_folder, copy)
+    params = params_of("data/a.jsonl", model=copy)
+    lock = build_lock(params, workspace)
+    with pytest.raises(LeadError, match=r"is not the locked one: it was .*; run `lead lock`"):
+        check_lock(lock, params_of("data/a.jsonl"), workspace)
+    (copy / "config.json").write_text((copy / "config.json").read_text() + "\n")
+    with pytest.raises(
+        LeadError, match=r"is not the locked one: its files changed; run `lead lock`"
+    ):
+        check_lock(lock, params, workspace, parts={"model"})
+    check_lock(lock, params, workspace, parts={"sources"})
+
+
+def test_the_lock_holds_no_path_of_this_machine_for_files_inside(workspace, params_of):
+    lock = build_lock(params_of(str(workspace / "data" / "a.jsonl")), workspace)
+    assert lock["sources"][0]["files"][0]["path"] == "data/a.jsonl"
+
+
+def test_remote_files_are_locked_by_content_and_stages_read_the_locked_copy(workspace, params_of):
+    store = fsspec.filesystem("memory")
+    store.pipe("/lock-test/a.jsonl", LINE.encode())
+    params = params_of("memory://lock-test/*.jsonl")
+    lock = build_lock(params, workspace)
+    [file] = lock["sources"][0]["files"]
+    assert file["path"] == "memory:///lock-test/a.jsonl"
+    assert file["bytes"] == len(LINE)
+    store.pipe("/lock-test/a.jsonl", LINE.encode() * 2)
+    check_lock(lock, params, workspace)
+    assert build_lock(params, workspace) != lock
+
+
+@pytest.fixture
+def server(workspace):
+    handler = partial(QuietHandler, directory=workspace / "data")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = Thread(target=running.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_a_secret_in_a_url_never_gets_into_the_lock(workspace, params_of, server):
+    lock = build_lock(params_of(f"http://user:secret@{server}/a.jsonl?sig=secret"), workspace)
+    assert lock["sources"][0]["uri"] == f"http://{server}/a.jsonl"
+    assert lock["sources"][0]["files"][0]["path"] == f"http://{server}/a.jsonl"
+    assert "secret" not in json.dumps(lock)
+
+
+def test_a_hub_data_set_is_locked_by_commit(workspace, params_of):
+    params = params_of(f"hf://owner/name?split=train&revision={COMMIT}")
+    lock = build_lock(params, workspace)
+    assert lock["sources"][0]["hub"] == {"commit": COMMIT}
+    check_lock(lock, params, workspace)
+    with pytest.raises(
+        TransientError, match=r"hub did not answer; try again with a network, or name a"
+    ):
+        build_lock(params_of("hf://owner/name?split=train"), workspace)
+
+
+def test_a_local_data_set_folder_is_locked_by_its_files(workspace, params_of):
+    params = params_of(f"hf://{workspace / 'data'}?split=train")
+    lock = build_lock(params, workspace)
+    assert [file["path"] for file in lock["sources"][0]["files"]] == [
+        "data/a.jsonl",
+        "data/b.jsonl",
+    ]
+    (workspace / "data/b.jsonl").write_text(LINE * 2)
+    with pytest.raises(LeadError, match=r"^data/b\.jsonl changed"):
+        check_lock(lock, params, workspace)
+    with pytest.raises(LeadError, match=r"no such folder, or it is empty"):
+        build_lock(params_of("hf:///nope?split=train"), workspace)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"schema": 2, "model": {}, "sources": []}'])
+def test_a_file_that_is_no_lock_is_told(tmp_path, text):
+    (tmp_path / LOCK_FILE).write_text(text)
+    with pytest.raises(
+        LeadError, match=r"^sources\.lock\.json: not a lock of this version; run `lead lo"
+    ):
+        read_lock(tmp_path / LOCK_FILE)
+
+
+def test_a_missing_lock_names_the_command_that_makes_it(tmp_path):
+    with pytest.raises(LeadError, match="is not there; run `lead lock` first"):
+        read_lock(tmp_path / LOCK_FILE)

@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lead_core.errors import LeadError, ProblemsError
+from lead_core.params import Params, flatten, load_params, parse_params
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+
+
+def problems(*overrides: str) -> str:
+    with pytest.raises(LeadError) as caught:
+        load_params(PARAMS, overrides)
+    return str(caught.value)
+
+
+def test_the_shipped_params_are_valid():
+    assert load_params(PARAMS).select.selector
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("bandit.exploration=1.5", "params.yaml: bandit.exploration must be in (0, 1], got 1.5"),
+        ("utility.smoothing=1", "params.yaml: utility.smoothing must be in [0, 1), got 1"),
+        ("train.learning_rate=0", "params.yaml: train.learning_rate must be > 0, got 0"),
+        (
+            "utility.drift=some",
+            "params.yaml: utility.drift must be one of 'none' or 'cluster', got 'some'",
+        ),
+        (
+            "select.budget_samples=5",
+            "params.yaml: select: set exactly one of budget_fraction and budget_samples, "
+            "null the other",
+        ),
+        (
+            "select.max_uses=2.5",
+            "params.yaml: select.max_uses must be a whole number, got 2.5",
+        ),
+        ("seed=many", "params.yaml: seed must be a whole number, got 'many'"),
+        ("train.weight_decay=.inf", "params.yaml: train.weight_decay must be a finite number, got inf"),
+        ("data.sources=a.jsonl", "params.yaml: data.sources must be a list, got 'a.jsonl'"),
+        ("train.lora=3", "params.yaml: train.lora must be a section of keys, got 3"),
+        ("nothing.here=1", "--set nothing.here=1: params.yaml has no section nothing"),
+        ("train.nothing=1", "--set train.nothing=1: params.yaml has no key train.nothing"),
+        ("train.learning_rate", "--set train.learning_rate: expected section.key=value"),
+    ],
+)
+def test_a_bad_value_is_explained(override, message):
+    assert problems(override) == message
+
+
+def test_all_problems_are_reported_together():
+    text = problems("bandit.exploration=2", "train.effective_batch=0", "seed=-1")
+    assert len(text.splitlines()) == 3
+
+
+def test_an_unknown_and_a_missing_key_are_named(tmp_path):
+    content = yaml.safe_load(PARAMS.read_text())
+    content["bandit"]["exploratoin"] = content["bandit"].pop("exploration")
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ProblemsError) as caught:
+        load_params(path)
+    assert sorted(caught.value.problems) == [
+        "bandit.exploration is missing",
+        "bandit.exploratoin is not a known key; see docs/parameters.md for the known ones",
+    ]
+
+
+def test_a_number_that_yaml_reads_as_text_is_still_a_number():
+    """`dvc repro -S` writes 1e-05, which YAML 1.1 reads as a string."""
+    assert load_params(PARAMS, ["train.learning_rate='1e-05'"]).train.learning_rate == 1e-5
+
+
+def test_a_source_may_be_a_plain_string_or_a_mapping():
+    params = load_params(PARAMS, ["data.sources=[a.jsonl, {uri: b.jsonl, limit: 3}]"])
+    assert [(s.uri, s.limit) for s in params.data.sources] == [("a.jsonl", None), ("b.jsonl", 3)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "is not valid YAML"),
+        ("- 1", "must hold a mapping of sections, got list"),
+        ("x: !!python/object/apply:os.system [ls]", "is not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_params_is_refused_in_one_line(tmp_path, text, message):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(LeadError, match=message) as caught:
+        load_params(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_missing_file_says_where_to_run():
+    with pytest.raises(LeadError, match="run inside a LEAD workspace"):
+        load_params(Path("/nowhere/params.yaml"))
+
+
+def test_flattened_params_have_dotted_names():
+    flat = flatten(load_params(PARAMS))
+    assert flat["train.lora.rank"] == yaml.safe_load(PARAMS.read_text())["train"]["lora"]["rank"]
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(section=st.sampled_from(sorted(Params.model_fields)), value=anything)
+@settings(max_examples=200, deadline=None)
+def test_no_section_content_ever_causes_more_than_a_lead_error(section, value):
+    content = yaml.safe_load(PARAMS.read_text())
+    content[section] = value
+    try:
+        parse_params(content)
+    except ProblemsError as error:
+        assert all(problem.startswith(section) for problem in error.problems)

@@ -1,0 +1,103 @@
+import signal
+import subprocess
+import time
+
+import pytest
+from toy_workspace import environment, lead, make_workspace, prefect_api, processes_in, wait_for
+
+
+@pytest.fixture
+def serve():
+    """Start `lead serve` in a workspace; end it with the test."""
+    started = []
+
+    def start(folder, cron, **variables):
+        process = subprocess.Popen(
+            lead("serve", "--cron", cron),
+            cwd=folder,
+            env=environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def flow_runs():
+    """Return the runs of the served deployment as (state name, auto-scheduled)."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
+
+    served = DeploymentFilter(name=DeploymentFilterName(any_=["lead"]))
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(deployment_filter=served)
+        return [(run.state_name, run.auto_scheduled) for run in runs]
+
+
+def deployment():
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return client.read_deployment_by_name("lead/lead")
+
+
+def test_a_scheduled_run_appears_and_the_schedule_rests_while_nobody_serves(serve, tmp_path):
+    process = serve(make_workspace(tmp_path), "0 3 * * *", PREFECT_API_URL=prefect_api())
+    # With sqlalchemy 2.1 this never happens, and nothing says so.
+    wait_for(lambda: ("Scheduled", True) in flow_runs())
+    time.sleep(2)  # past the start of the runner, which pauses the schedule at its end
+    found = deployment()
+    assert found.global_concurrency_limit.limit == 1
+    assert found.parameters == {"workspace": str(tmp_path)}
+    assert found.entrypoint == "flows.pipeline.lead_pipeline"
+    assert not found.paused
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert "Serving the pipeline at '0 3 * * *' (UTC)" in out
+    assert "Traceback" not in out
+    assert "Traceback" not in out
+    assert deployment().paused
+    wait_for(lambda: not processes_in(tmp_path))
+
+
+def test_an_expression_that_is_not_cron_is_refused_in_one_line(tmp_path):
+    make_workspace(tmp_path)
+    done = subprocess.run(
+        lead("serve", "--cron", "every day"),
+        cwd=tmp_path,
+        env=environment(PREFECT_API_URL=prefect_api()),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --cron 'every day': ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_schedule_that_rested_goes_on_when_it_is_served_again(serve, tmp_path):
+    make_workspace(tmp_path)
+    for _ in range(2):
+        process = serve(tmp_path, "0 3 * * *", PREFECT_API_URL=prefect_api())
+        wait_for(lambda: ("Scheduled", True) in flow_runs() and not deployment().paused)
+        time.sleep(2)  # past the start of the runner, which pauses the schedule at its end
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert deployment().paused
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_scheduled_run_runs_on_our_own_server_and_ends_with_it(serve, tmp_path, number):
+    make_workspace(tmp_path)
+    (tmp_path / "train.sh").write_text("touch started; sleep 300\n")
+    process = serve(tmp_path, "* * * * *")
+    wait_for((tmp_path / "started").exists, seconds=180)
+    process.send_signal(number)
+    wait_for(lambda: not processes_in(tmp_path), seconds=120)

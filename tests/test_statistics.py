@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from lead_core.statistics import paired_difference
+
+VALUES = st.floats(-1e3, 1e3)
+
+
+def test_the_interval_agrees_with_one_computed_by_hand():
+    # Differences -1, -2, -3: mean -2, standard deviation 1, t(0.975; 2) = 4.302653.
+    pair = paired_difference([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
+    assert (pair.base, pair.tuned, pair.difference, pair.n) == (4.0, 2.0, -2.0, 3)
+    assert pair.low == pytest.approx(-2 - 4.302653 / 3**0.5, abs=1e-6)
+    assert pair.high == pytest.approx(-2 + 4.302653 / 3**0.5, abs=1e-6)
+
+
+def test_a_narrower_confidence_gives_a_narrower_interval():
+    wide = paired_difference([1.0, 2.0, 4.0], [1.0, 1.0, 1.0])
+    narrow = paired_difference([1.0, 2.0, 4.0], [1.0, 1.0, 1.0], confidence=0.5)
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_one_item_has_a_difference_but_no_interval():
+    pair = paired_difference([2.0], [1.5])
+    assert (pair.difference, pair.low, pair.high, pair.n) == (-0.5, None, None, 1)
+
+
+def test_equal_changes_give_an_interval_of_no_width():
+    pair = paired_difference([1.0, 2.0, 3.0], [0.5, 1.5, 2.5])
+    assert pair.low == pair.high == pair.difference == -0.5
+
+
+@pytest.mark.parametrize(("base", "tuned"), [([], []), ([1.0], [1.0, 2.0])])
+def test_nothing_to_pair_is_an_error(base, tuned):
+    with pytest.raises(ValueError, match="equally long"):
+        paired_difference(base, tuned)
+
+
+def test_the_interval_covers_the_true_change_in_95_of_100_cases():
+    rng = np.random.default_rng(0)
+    base, changes = rng.normal(size=(2000, 12)), rng.normal(0.3, 1, size=(2000, 12))
+    pairs = [paired_difference(a, a + c) for a, c in zip(base, changes, strict=True)]
+    covered = sum(pair.low <= 0.3 <= pair.high for pair in pairs)
+    # Binomial(2000, 0.95): mean 1900, standard deviation 9.7; four of them.
+    assert abs(covered - 1900) < 39
+
+
+@given(arrays(np.float64, 8, elements=VALUES), arrays(np.float64, 8, elements=VALUES))
+def test_exchanging_the_two_only_changes_signs(first, second):
+    pair, back = paired_difference(first, second), paired_difference(second, first)
+    assert pair.low <= pair.difference <= pair.high
+    assert (pair.difference, pair.low, pair.high) == pytest.approx(
+        (-back.difference, -back.high, -back.low)
+    )
