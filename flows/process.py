@@ -32,13 +32,13 @@ def start_supervised(
     *,
     cwd: Path,
     environment: Mapping[str, str],
-    output: int | IO[bytes],
+    output: int | IO[bytes] | None,
     grace_seconds: float = GRACE_SECONDS,
     keep_open: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start `command` under a supervisor; closing the returned process's stdin stops all of it.
 
-    stdout and stderr go to `output` together, so that their order is kept. The descriptors in
+    stdout and stderr go to `output` (None: our own) together, so that their order is kept. The descriptors in
     `keep_open` stay open in the supervisor (not in the command) until everything has ended, which
     is how a lock outlives a killed owner for as long as there is something to protect.
     """

@@ -2,42 +2,79 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from pathlib import Path
+from types import FrameType
 
+from flows.process import start_supervised, stop_supervised
 from flows.server import prefect_server
 from lead_core.errors import LeadError
 
 
 def serve_schedule(workspace: Path, cron: str) -> None:
-    """Serve the flow with a cron schedule (UTC) until interrupted.
+    """Serve the flow with a cron schedule (UTC) until interrupted; then nothing is left running.
 
     While nobody serves, the schedule is paused: no queue of missed runs waits for the next start.
-    Raises LeadError for an expression that is not cron.
+    Raises LeadError for an expression that is not cron. Prefect's runner is a supervised process
+    of its own, because a run that it started would survive it (measured with 3.8.8).
     """
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: the runner ends before the server does
     with prefect_server(workspace) as url:
-        from prefect.client.schemas.schedules import CronSchedule
-        from prefect.schedules import Cron
-        from prefect.types.entrypoint import EntrypointType
-        from pydantic import ValidationError
-
-        from flows.pipeline import lead_pipeline
-
-        try:
-            CronSchedule(cron=cron, timezone="UTC")
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise LeadError(
-                f'--cron {cron!r}: {reason}; expected five fields such as "0 3 * * *"'
-            ) from None
+        _check_cron(cron)
         print(f"Serving the pipeline at {cron!r} (UTC); Prefect is at {url}. Ctrl-C ends it.")
-        lead_pipeline.serve(
-            name="lead",
-            schedule=Cron(cron, timezone="UTC"),
-            parameters={"workspace": str(workspace)},
-            paused=False,  # a schedule that rested since the last Ctrl-C goes on
-            limit=1,
-            global_limit=1,
-            pause_on_shutdown=True,
-            print_starting_message=False,
-            entrypoint_type=EntrypointType.MODULE_PATH,
+        runner = start_supervised(
+            [sys.executable, "-m", "flows.schedule", str(workspace), cron],
+            cwd=workspace,
+            environment={**os.environ, "PREFECT_API_URL": url},
+            output=None,
         )
+        try:
+            runner.wait()
+        finally:
+            code = stop_supervised(runner)
+        raise LeadError(
+            f"Prefect's runner ended by itself with exit code {code}; see its log above"
+        )
+
+
+def run_schedule(workspace: Path, cron: str) -> None:
+    """Be Prefect's runner: register the deployment and start what is due, until stopped."""
+    from prefect.schedules import Cron
+    from prefect.types.entrypoint import EntrypointType
+
+    from flows.pipeline import lead_pipeline
+
+    lead_pipeline.serve(
+        name="lead",
+        schedule=Cron(cron, timezone="UTC"),
+        parameters={"workspace": str(workspace)},
+        paused=False,  # a schedule that rested since the last Ctrl-C goes on
+        pause_on_shutdown=True,
+        limit=1,
+        global_limit=1,
+        print_starting_message=False,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+
+
+def _check_cron(cron: str) -> None:
+    from prefect.client.schemas.schedules import CronSchedule
+    from pydantic import ValidationError
+
+    try:
+        CronSchedule(cron=cron, timezone="UTC")
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise LeadError(
+            f'--cron {cron!r}: {reason}; expected five fields such as "0 3 * * *"'
+        ) from None
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    run_schedule(Path(sys.argv[1]), sys.argv[2])

@@ -58,7 +58,7 @@ class Layout:
 
 
 def read_manifest(folder: Path, stage: str) -> dict[str, Any]:
-    """Return the manifest that `stage` wrote into `folder`; LeadError if absent or of another schema."""
+    """Return what `stage` noted in `folder`; LeadError if it is absent or of another schema."""
     command = f"dvc repro {stage}"
     manifest: dict[str, Any] = read_json(folder / "manifest.json", made_by=command)
     if manifest.get("schema") != SCHEMA:
@@ -165,7 +165,7 @@ def write_training(
         _save_adapter(model, temporary)
     write_jsonl(folder / "rounds.jsonl", rounds)
     selection = pd.DataFrame(samples).astype(
-        {name: np.int32 for name in ("round", "step", "difficulty", "task", "uses", "tokens")}
+        dict.fromkeys(("round", "step", "difficulty", "task", "uses", "tokens"), np.int32)
     )
     scratch = folder / ".selection.parquet"
     selection.to_parquet(scratch, index=False)

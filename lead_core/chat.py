@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jinja2
+import numpy as np
 
 from lead_core.assets import ResolvedModel
 from lead_core.errors import LeadError
@@ -26,7 +27,7 @@ class Encoded:
     the response: the last assistant turn up to and including its end-of-turn token.
     """
 
-    input_ids: list[int]
+    input_ids: Sequence[int] | np.ndarray
     prompt_start: int
     response_start: int
 

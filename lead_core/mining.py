@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import gc
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -20,6 +21,7 @@ import sysconfig
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -168,18 +170,28 @@ def _walk(base: Path, module: Path) -> Iterator[tuple[Path, Path]]:
             yield base, entry
 
 
-def _functions(path: Path, file: str) -> Iterator[tuple[int, _Function]]:
-    """Yield ``(line, function)`` for the documented public functions and methods of one file."""
+def _functions(path: Path, file: str) -> list[tuple[int, _Function]]:
+    """Return ``(line, function)`` for the documented public functions and methods of one file."""
     try:
         source = path.read_text(encoding="utf-8")
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _collector_paused():
             warnings.simplefilter("ignore")  # other people's invalid escapes
             tree = ast.parse(source)
+            return list(_scan(tree.body, _public_name(file), source.split("\n"), in_class=False))
     except (SyntaxError, UnicodeDecodeError, ValueError, RecursionError):
-        return  # templates and broken samples inside packages are not our records
-    lines = source.split("\n")
-    module = _public_name(file)
-    yield from _scan(tree.body, module, lines, in_class=False)
+        return []  # templates and broken samples inside packages are not our records
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the garbage collector from walking each growing syntax tree: 40 % of all time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _scan(

@@ -15,12 +15,14 @@ import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lead_core.report_data import FinishedRun
 
 INK, DARK, LIGHT, RULE = "#22262a", "#1f4e79", "#b4bcc4", "#8a929a"
+SHADES = LinearSegmentedColormap.from_list("shades", ["#eef2f6", "#2f6496"])
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
     "font.size": 10,
@@ -107,7 +109,7 @@ def heldout_plot(run: FinishedRun) -> Plot | None:
         "heldout",
         "Held-out loss by source",
         "Mean response loss of records that were never trained on, before and after tuning, with the "
-        "number of records. Left of zero on the right: better than the base model.",
+        "number of records. In the right panel, left of zero is better than the base model.",
         data,
         _png(draw, height=1.2 + 0.36 * len(shown)),
     )
@@ -163,14 +165,16 @@ def bandit_plot(rounds: Sequence[dict[str, Any]]) -> Plot | None:
             3, 1, sharex=True, height_ratios=[0.32 * len(probabilities) + 0.6, 1.3, 1.3]
         )
         first, last = data["round"].iloc[0] - 0.5, data["round"].iloc[-1] + 0.5
+        open_arms = np.ma.masked_equal(probabilities, 0)
         image = arms.imshow(
-            probabilities,
+            open_arms,
             aspect="auto",
             origin="lower",
-            cmap="Blues",
-            vmin=0,
+            cmap=SHADES,
+            vmin=open_arms.min() if np.ptp(open_arms.compressed()) > 0 else 0,
             extent=(first, last, -0.5, len(probabilities) - 0.5),
         )
+        arms.patch.set(hatch="///", edgecolor=LIGHT, facecolor="white")
         size = float(np.clip(300 / len(data), 2, 6))
         arms.plot(data["round"], data["arm"], "o", mfc="white", mec=INK, ms=size, linestyle="none")
         arms.grid(False)
@@ -191,9 +195,9 @@ def bandit_plot(rounds: Sequence[dict[str, Any]]) -> Plot | None:
     return Plot(
         "bandit",
         "The bandit: arms and rewards",
-        "EXP3 draws one difficulty cluster per round (0: the easiest). An arm without an eligible "
-        "sample has probability 0. The reward is scaled by the range of earlier rounds, and 0 until "
-        "there is one.",
+        f"EXP3 draws one difficulty cluster per round (0: the easiest). Uniform would be "
+        f"{1 / len(probabilities):.3f} each; a hatched arm had no eligible sample. The reward is "
+        "scaled by the range of earlier rounds, and 0 until there is one.",
         data,
         _png(draw, height=4 + 0.32 * len(probabilities)),
     )
@@ -266,7 +270,7 @@ def pool_plot(records: pd.DataFrame) -> Plot:
             mfc=DARK,
             mec="white",
             mew=0.5,
-            ms=5,
+            ms=5 if len(chosen) < 500 else 3,
             label="selected",
             linestyle="none",
         )
@@ -381,6 +385,7 @@ def _paired_bars(axes: Axes, shares: pd.DataFrame, *, horizontal: bool) -> None:
         axes.barh(places - 0.2, shares["selected_share"], 0.38, color=DARK, label="selected")
         axes.set_yticks(places, groups)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        axes.margins(y=0.02)
         axes.grid(False, axis="y")
     else:
         axes.bar(places - 0.2, shares["pool_share"], 0.38, color=LIGHT, label="pool")

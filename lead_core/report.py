@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lead_core.artifacts import Layout
@@ -11,14 +12,18 @@ from lead_core.report_page import render_page, verdict
 from lead_core.storage import replaced_directory, write_bytes, write_json, write_text
 
 
-def write_report(layout: Layout, *, top_records: int) -> str:
+def write_report(
+    layout: Layout, *, top_records: int, settings: Mapping[str, Any] | None = None
+) -> str:
     """Write ``metrics.json`` and the folder ``page`` (index.html, *.png, *.csv); return a summary.
 
+    top_records: most and least useful records shown with text. settings: the run's parameters by
+    dotted name, to be shown; leave out what is no part of the result, such as the tracking server.
     Raises LeadError when an output of an earlier stage is absent or belongs to another run.
     """
     run = read_run(layout)
     plots = draw_plots(run)
-    page = render_page(run, plots, top_records=top_records)
+    page = render_page(run, plots, top_records=top_records, settings=settings or {})
     with replaced_directory(layout.report / "page") as folder:
         write_text(folder / "index.html", page)
         for plot in plots:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from lead_core.report_data import FinishedRun
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_CHARACTERS = 4_000  # of one message shown
+TITLE_CHARACTERS = 160  # the page cuts it to one line
 
 LEDGER_NOTES = {
     "offline": "scoring, once per pool and model",
@@ -34,8 +35,13 @@ class Table:
     numeric: int = 1
 
 
-def render_page(run: FinishedRun, plots: Sequence[Plot], *, top_records: int) -> str:
-    """Return the page's HTML; all text that comes from data is escaped."""
+def render_page(
+    run: FinishedRun, plots: Sequence[Plot], *, top_records: int, settings: Mapping[str, Any]
+) -> str:
+    """Return the page's HTML; all text that comes from data is escaped.
+
+    settings: the run's parameters by dotted name, shown beside what the manifests say.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -59,7 +65,7 @@ def render_page(run: FinishedRun, plots: Sequence[Plot], *, top_records: int) ->
         rejected=_rejected(run),
         most_useful=most,
         least_useful=least,
-        settings=_settings(run),
+        settings=_settings(run, settings),
         hashes=_hashes(run),
     )
 
@@ -222,7 +228,9 @@ def _extremes(run: FinishedRun, count: int) -> tuple[list[dict[str, Any]], list[
             ("tokens", sample.tokens),
             ("id", sample.id),
         )
-        return {"facts": facts, "messages": _shown(run.pool.messages(row_of[sample.id]))}
+        messages = run.pool.messages(row_of[sample.id])
+        title = " ".join(messages[-2]["content"].split())[:TITLE_CHARACTERS]
+        return {"title": title, "facts": facts, "messages": _shown(messages)}
 
     return (
         [describe(sample) for sample in most.itertuples()],
@@ -241,21 +249,22 @@ def _shown(messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     return shown
 
 
-def _settings(run: FinishedRun) -> Table:
-    """Return what the manifests say of how the run was made, flattened to dotted names."""
-    rows: list[tuple[str, str]] = []
+def _settings(run: FinishedRun, settings: Mapping[str, Any]) -> Table:
+    """Return how the run was made: its parameters, and what the manifests add to them."""
+    manifest = {
+        f"train.{name}": value
+        for name, value in run.train_manifest.items()
+        if isinstance(value, str | int | float) and not name.endswith("_sha256")
+    }
+    evaluation = {f"evaluate.{name}": run.results[name] for name in ("lm_eval", "precision")}
+    merged = {**settings, **manifest, **evaluation}
+    return Table((), [(name, _plain(merged[name])) for name in sorted(merged)])
 
-    def add(name: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                add(f"{name}.{key}" if name else key, inner)
-        elif not name.endswith("_sha256"):
-            rows.append((name, "none" if value is None else str(value)))
 
-    add("", {k: v for k, v in run.train_manifest.items() if k not in ("ledger", "schema")})
-    evaluation = {key: run.results[key] for key in ("lm_eval", "limit", "precision")}
-    add("evaluate", evaluation)
-    return Table((), rows)
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(item) for item in value)
+    return "none" if value is None else str(value)
 
 
 def _hashes(run: FinishedRun) -> Table:

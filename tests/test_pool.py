@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from lead_core.chat import encode
 from lead_core.errors import LeadError
 from lead_core.params import SourceParams
-from lead_core.pool import PoolCounts, open_heldout, open_pool, prepare, summarise
+from lead_core.pool import open_heldout, open_pool
+from lead_core.preparation import PoolCounts, prepare_pool, summarise
 from lead_core.storage import json_text, read_json, sha256_file
 
 
@@ -55,7 +56,7 @@ def prepared(folder, tokenizer, files, **changes):
         "workspace": folder,
         "out": folder / "pool",
     }
-    return prepare(sources=sources, **{**arguments, **changes})
+    return prepare_pool(sources=sources, **{**arguments, **changes})
 
 
 def rejected(folder):
@@ -150,7 +151,7 @@ def test_rejected_records_survive_whatever_they_hold(tmp_path, tiny_tokenizer):
     write(tmp_path / "good.jsonl", pairs(2))
     uris = ["odd.jsonl", "good.jsonl"]
     sources = [SourceParams(uri="*.jsonl", name=None, limit=None)]
-    counts = prepare(
+    counts = prepare_pool(
         sources=sources,
         limit=None,
         max_tokens=200,
@@ -345,7 +346,7 @@ def test_a_failure_leaves_the_earlier_pool_as_it_was(tmp_path, tiny_tokenizer):
 def test_a_file_cut_off_is_noted_in_the_summary(tmp_path, tiny_tokenizer):
     (tmp_path / "a.jsonl").write_text(json.dumps(pairs(6))[:-30])
     source = SourceParams(uri="a.jsonl", name=None, limit=None)
-    counts = prepare(
+    counts = prepare_pool(
         sources=[source],
         limit=None,
         max_tokens=200,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lead_core import pool
 from lead_core.artifacts import Layout
 from lead_core.assets import resolve_model
 from lead_core.chat import load_tokenizer
 from lead_core.lock import check_lock, read_lock
 from lead_core.params import Params
+from lead_core.preparation import prepare_pool, summarise
 
 
 def prepare(params: Params, layout: Layout, workspace: Path) -> str:
@@ -17,7 +17,7 @@ def prepare(params: Params, layout: Layout, workspace: Path) -> str:
     lock = read_lock(workspace / "sources.lock.json")
     check_lock(lock, params, workspace)
     model = resolve_model(params.model.name, params.model.revision)
-    counts = pool.prepare(
+    counts = prepare_pool(
         sources=params.data.sources,
         limit=params.data.limit,
         max_tokens=params.data.max_tokens,
@@ -28,4 +28,4 @@ def prepare(params: Params, layout: Layout, workspace: Path) -> str:
         workspace=workspace,
         out=layout.pool,
     )
-    return pool.summarise(counts)
+    return summarise(counts)
