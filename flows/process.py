@@ -38,9 +38,9 @@ def start_supervised(
 ) -> subprocess.Popen[bytes]:
     """Start `command` under a supervisor; closing the returned process's stdin stops all of it.
 
-    stdout and stderr go to `output` (None: our own) together, so that their order is kept. The descriptors in
-    `keep_open` stay open in the supervisor (not in the command) until everything has ended, which
-    is how a lock outlives a killed owner for as long as there is something to protect.
+    stdout and stderr go to `output` (None: our own) together, so that their order is kept. The
+    descriptors in `keep_open` stay open in the supervisor (not in the command) until everything has
+    ended: so a lock outlives a killed owner for as long as there is something to protect.
     """
     return subprocess.Popen(
         [sys.executable, "-I", "-S", str(SUPERVISOR), str(grace_seconds), *command],

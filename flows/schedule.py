@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from flows.environment import set_prefect_environment
 from flows.process import start_supervised, stop_supervised
 from flows.server import prefect_server
 from lead_core.errors import LeadError
@@ -20,9 +21,10 @@ def serve_schedule(workspace: Path, cron: str) -> None:
     Raises LeadError for an expression that is not cron. Prefect's runner is a supervised process
     of its own, because a run that it started would survive it (measured with 3.8.8).
     """
+    set_prefect_environment(workspace)
+    _check_cron(cron)
     signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: the runner ends before the server does
     with prefect_server(workspace) as url:
-        _check_cron(cron)
         print(f"Serving the pipeline at {cron!r} (UTC); Prefect is at {url}. Ctrl-C ends it.")
         runner = start_supervised(
             [sys.executable, "-m", "flows.schedule", str(workspace), cron],

@@ -170,6 +170,7 @@ class ResponseLoss(nn.Module):
         super().__init__()
         self.causal_lm = causal_lm
         self.runtime = runtime
+        self.train(causal_lm.training)  # a fresh module trains, whatever its parts do
         self._split = _head_can_be_split(_inner(causal_lm))
 
     def forward(self, batch: Batch) -> torch.Tensor:

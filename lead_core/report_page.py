@@ -13,6 +13,7 @@ import pandas as pd
 
 from lead_core.plots import Plot
 from lead_core.report_data import FinishedRun
+from lead_core.tracking_names import redact
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_CHARACTERS = 4_000  # of one message shown
@@ -258,13 +259,15 @@ def _settings(run: FinishedRun, settings: Mapping[str, Any]) -> Table:
     }
     evaluation = {f"evaluate.{name}": run.results[name] for name in ("lm_eval", "precision")}
     merged = {**settings, **manifest, **evaluation}
-    return Table((), [(name, _plain(merged[name])) for name in sorted(merged)])
+    return Table((), [(name, _plain(merged[name])) for name in sorted(merged)], numeric=2)
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_plain(item) for item in value)
-    return "none" if value is None else str(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items() if v is not None)
+    return "none" if value is None else redact(str(value))
 
 
 def _hashes(run: FinishedRun) -> Table:
@@ -274,4 +277,5 @@ def _hashes(run: FinishedRun) -> Table:
         for name, value in manifest.items()
         if name.endswith("_sha256")
     }
-    return Table((), [(name.removesuffix("_sha256"), merged[name]) for name in sorted(merged)])
+    rows = [(name.removesuffix("_sha256"), merged[name]) for name in sorted(merged)]
+    return Table((), rows, numeric=2)

@@ -19,7 +19,7 @@ OWNERS = {
     "flows": ("flows/", "tests/"),
 }
 # What these do changes what people see, never what a stage computes.
-NOT_COMPUTING = {"errors", "progress", "storage", "params"}
+NOT_COMPUTING = {"errors", "params", "progress", "storage", "training_state"}
 
 
 def imports_of(path: Path) -> set[str]:

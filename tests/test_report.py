@@ -201,6 +201,13 @@ def test_settings_ledger_and_hashes_are_on_the_page(reported):
     assert read_json(layout.train / "manifest.json", made_by="test")["adapter_sha256"] in words
 
 
+def test_passwords_in_settings_do_not_reach_the_page(run):
+    sources = [{"uri": "https://me:secret@data.test/pool.jsonl", "name": None}]
+    page = render_page(run, [], top_records=1, settings={"data.sources": sources})
+    assert "data.test/pool.jsonl" in page
+    assert "secret" not in page
+
+
 def test_most_and_least_useful_records_are_those_of_extreme_utility_when_first_chosen(run):
     page = Page(render_page(run, [], top_records=3, settings={}))
     shown = [text for text in page.text if " to " in text and text.count(".") == 2]

@@ -1,9 +1,20 @@
+import json
+import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
-from toy_workspace import environment, lead, make_workspace, prefect_api, processes_in, wait_for
+from toy_workspace import (
+    REPOSITORY,
+    environment,
+    lead,
+    make_workspace,
+    prefect_api,
+    processes_in,
+    wait_for,
+)
 
 
 @pytest.fixture
@@ -101,3 +112,31 @@ def test_a_scheduled_run_runs_on_our_own_server_and_ends_with_it(serve, tmp_path
     process.send_signal(number)
     process.communicate(timeout=120)
     wait_for(lambda: not processes_in(tmp_path), seconds=120)
+
+
+@pytest.mark.slow
+def test_prefect_yaml_deploys_without_a_path_of_this_machine_and_a_worker_runs_it(tmp_path):
+    make_workspace(tmp_path)
+    shutil.copy(REPOSITORY / "prefect.yaml", tmp_path)
+    shutil.copytree(REPOSITORY / "flows", tmp_path / "flows")
+
+    def prefect(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "prefect", *arguments],
+            cwd=tmp_path,
+            env=environment(PREFECT_API_URL=prefect_api(), PREFECT_HOME=str(tmp_path / ".prefect")),
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+
+    prefect("work-pool", "create", "lead", "--type", "process")
+    prefect("--no-prompt", "deploy", "--all")
+    text = prefect("deployment", "inspect", "lead/pipeline", "--output", "json")
+    assert str(tmp_path) not in text
+    described = json.loads(text)
+    assert [schedule["active"] for schedule in described["schedules"]] == [False]
+    assert described["global_concurrency_limit"]["limit"] == 1
+    prefect("deployment", "run", "lead/pipeline")
+    prefect("worker", "start", "--pool", "lead", "--run-once")
+    assert (tmp_path / "artifacts" / "report" / "metrics.json").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -34,12 +33,11 @@ from lead_core.pool import open_heldout, open_pool
 from lead_core.rounds import Interrupted, Limits, Pool, RoundLoop, RoundReport, UtilitySettings
 from lead_core.scoring import response_losses
 from lead_core.selectors import PoolView, SelectionSettings, get_selector
-from lead_core.storage import append_jsonl, sha256_file, sha256_json, write_text
+from lead_core.storage import append_jsonl, sha256_file, sha256_json
 from lead_core.tracking import open_run, resolve_settings
 from lead_core.tracking_run import TrackedRun
 from lead_core.training import OptimizerSettings, Trainer
-
-FINISHED = "finished"
+from lead_core.training_state import drop_finished_states, mark_finished, state_folder
 
 
 @dataclass(frozen=True)
@@ -102,8 +100,8 @@ def train(params: Params, layout: Layout, workspace: Path) -> str:
         **inputs.manifest,
     }
     key = sha256_json(identity)
-    state_folder = workspace / ".lead_state" / f"train-{key[:16]}"
-    _drop_finished_states(state_folder)
+    state = state_folder(workspace, key)
+    drop_finished_states(workspace, keep=state)
     tracking = resolve_settings(workspace, params.tracking.uri, params.tracking.experiment)
     with open_run(
         tracking,
@@ -118,21 +116,21 @@ def train(params: Params, layout: Layout, workspace: Path) -> str:
         },
         params=params.model_dump(mode="json"),
     ) as run:
-        loop, model, tokenizer, recorder = _build(params, inputs, state_folder, layout, run)
+        loop, model, tokenizer, recorder = _build(params, inputs, state, layout, run)
         try:
-            state = loop.run()
+            last = loop.run()
         except Interrupted:
             raise SystemExit(128 + signal.SIGTERM) from None
-        _write(params, layout, loop, state, model, recorder, inputs)
+        _write(params, layout, loop, last, model, recorder, inputs)
         train_hash = sha256_file(layout.train / "manifest.json")
         _record(run, layout, inputs, loop, recorder, train_hash)
         run.log_adapter(model, tokenizer, inputs.model.path)
-    write_text(state_folder / FINISHED, "")
+    mark_finished(state)
     _note_times(layout, loop, recorder, time.monotonic() - started)
     spent = loop.ledger.sequences
     return (
-        f"trained {selector.name}: {state.round} rounds, {loop.trainer.steps_done} steps, "
-        f"{state.visits} samples ({int(np.count_nonzero(state.selection.uses))} distinct of "
+        f"trained {selector.name}: {last.round} rounds, {loop.trainer.steps_done} steps, "
+        f"{last.visits} samples ({int(np.count_nonzero(last.selection.uses))} distinct of "
         f"{len(inputs.pool.ids)}); forwards: {spent['offline']} offline, {spent['selection']} to "
         f"select, {spent['training']} in training"
     )
@@ -195,7 +193,7 @@ class _Recorder:
 
 
 def _build(
-    params: Params, inputs: TrainInputs, state_folder: Path, layout: Layout, run: TrackedRun
+    params: Params, inputs: TrainInputs, state: Path, layout: Layout, run: TrackedRun
 ) -> tuple[RoundLoop, Any, Any, _Recorder]:
     """Load the model and put the loop together."""
     runtime = resolve_runtime(
@@ -264,7 +262,7 @@ def _build(
         effective_batch=params.train.effective_batch,
         seed=params.seed,
         ledger=ledger,
-        store=CheckpointStore(state_folder),
+        store=CheckpointStore(state),
         checkpoint_every=params.train.checkpoint_every_rounds,
         measure=measure,
         monitor=_monitor(params, inputs.heldout, measure, ledger),
@@ -330,18 +328,11 @@ def _stop_flag() -> Callable[[], bool]:
     return lambda: bool(asked)
 
 
-def _drop_finished_states(current: Path) -> None:
-    """Delete resume states of other trainings that are finished: DVC has their outputs."""
-    for folder in current.parent.glob("train-*"):
-        if folder != current and (folder / FINISHED).exists():
-            shutil.rmtree(folder)
-
-
 def _write(
     params: Params,
     layout: Layout,
     loop: RoundLoop,
-    state: LoopState,
+    last: LoopState,
     model: Any,
     recorder: _Recorder,
     inputs: TrainInputs,
@@ -355,9 +346,9 @@ def _write(
         "threads": params.runtime.threads,
         "budget": loop.limits.distinct,
         "pool_size": len(inputs.pool.ids),
-        "visits": state.visits,
-        "distinct": int(np.count_nonzero(state.selection.uses)),
-        "rounds": state.round,
+        "visits": last.visits,
+        "distinct": int(np.count_nonzero(last.selection.uses)),
+        "rounds": last.round,
         "steps": loop.trainer.steps_done,
         "tokens": loop.ledger.tokens["training"],
         "ledger": ledger,

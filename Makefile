@@ -1,0 +1,38 @@
+# `make demo` and `make test` need nothing but Python >= 3.11 and pip.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test test-slow check clean help
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(INSTALLED) ## install, then run the whole pipeline on the embedded model
+	$(BIN)/lead run
+
+test: $(INSTALLED) ## the default tests
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED) ## the tests on the real model and with real servers
+	$(BIN)/python -m pytest -m slow
+
+check: $(INSTALLED) ## lint, format and types, as CI does
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy flows lead_core
+
+# Made anew only when what is to be installed changes.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else \
+	    "error: LEAD needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d; say which to use: make PYTHON=python3.11 ..." % v[:2])'
+	@echo "installing into $(VENV): a few minutes the first time"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean: ## remove the environment and the tools' caches; results and recorded runs stay
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,31 @@
+"""Where a training keeps its resumable state, and when that may go."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lead_core.storage import write_text
+
+_FINISHED = "finished"
+
+
+def state_folder(workspace: Path, key: str) -> Path:
+    """Return the folder for the training that `key` (a hash of parameters and inputs) stands for."""
+    return workspace / ".lead_state" / f"train-{key[:16]}"
+
+
+def mark_finished(folder: Path) -> None:
+    """Note that the outputs of this training are written.
+
+    The state stays until another training starts: DVC may yet be killed before it has taken note of
+    the outputs, and would then run the stage again.
+    """
+    write_text(folder / _FINISHED, "")
+
+
+def drop_finished_states(workspace: Path, *, keep: Path | None = None) -> None:
+    """Delete the states of finished trainings, but for `keep`; unfinished ones stay resumable."""
+    for folder in (workspace / ".lead_state").glob("train-*"):
+        if folder != keep and (folder / _FINISHED).exists():
+            shutil.rmtree(folder)

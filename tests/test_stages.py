@@ -1,0 +1,262 @@
+"""The six stages with real tools on a tiny model: DVC runs them, MLflow records them."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import make_model, make_tokenizer
+
+from lead_core.params import override
+
+ROOT = Path(__file__).parents[1]
+
+SETTINGS = [
+    "model.name=model",
+    "runtime.device=cpu",
+    "runtime.threads=1",
+    "runtime.precision=fp32",
+    "data.sources=[colours.jsonl, sums.json]",
+    "data.limit=null",
+    "data.heldout_per_source=6",
+    "cluster.difficulty_clusters=3",
+    "cluster.min_cluster_size=4",
+    "cluster.kmeans_restarts=2",
+    "select.budget_fraction=null",
+    "select.budget_samples=40",
+    "train.effective_batch=2",
+    "train.lora.rank=2",
+    "train.lora.dropout=0.1",
+    "train.learning_rate=0.003",
+]
+
+
+def environment() -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "LEAD_"))}
+    return {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def call(workspace: Path, module: str, *arguments: str, code: int = 0) -> str:
+    """Run a Python module (or the `lead` command) in the workspace and return what it printed."""
+    start = ["-c", "from flows.cli import main; main()"] if module == "lead" else ["-m", module]
+    done = subprocess.run(
+        [sys.executable, *start, *arguments],
+        cwd=workspace,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stdout
+    return done.stdout
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "timings.jsonl"
+    }
+
+
+def make_workspace(folder: Path) -> Path:
+    """Lay out a workspace as a clone has it, with a tiny model and two small sources."""
+    for name in ("flows", "lead_core"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    shutil.copy(ROOT / ".dvcignore", folder)
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    params = override(yaml.safe_load((ROOT / "params.yaml").read_text()), SETTINGS)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    make_model().save_pretrained(folder / "model")
+    make_tokenizer().save_pretrained(folder / "model")
+    colours = [
+        {"prompt": f"colour {i}", "response": f"{['red', 'blue'][i % 2]} {i}"} for i in range(60)
+    ]
+    lines = [json.dumps(row) for row in colours]
+    lines[3] = "{broken"
+    (folder / "colours.jsonl").write_text("\n".join([*lines, lines[0]]) + "\n")
+    sums = [{"instruction": "add", "input": f"{i}+{i}", "output": f"{2 * i}"} for i in range(40)]
+    (folder / "sums.json").write_text(json.dumps([*sums, {"instruction": "no output"}]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Path:
+    """A workspace after one `dvc repro`."""
+    folder = make_workspace(tmp_path_factory.mktemp("pipeline") / "workspace")
+    call(folder, "lead", "lock")
+    call(folder, "dvc", "repro")
+    return folder
+
+
+@pytest.fixture
+def copy(workspace, tmp_path) -> Path:
+    """A workspace of the test's own, as the shared one is after its run."""
+    return Path(shutil.copytree(workspace, tmp_path / "copy", symlinks=True))
+
+
+def runs_of(workspace: Path):
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("lead")
+    return client, client.search_runs([experiment.experiment_id])
+
+
+def test_every_record_is_accounted_for(workspace):
+    counts = json.loads((workspace / "artifacts/pool/manifest.json").read_text())["counts"]
+    assert counts["read"] == 61 + 41
+    assert counts["kept"] + counts["heldout"] + counts["rejected"] + counts["not_sampled"] == 102
+    rejected = [json.loads(x) for x in (workspace / "artifacts/pool/rejected.jsonl").open()]
+    assert [(r["file"], r["line"], r["reason"]) for r in rejected[:2]] == [
+        ("colours.jsonl", 4, "bad_json"),
+        ("colours.jsonl", 61, "duplicate"),
+    ]
+
+
+def test_the_ledger_shows_two_offline_forwards_per_record_and_none_to_select(workspace):
+    manifest = json.loads((workspace / "artifacts/train/manifest.json").read_text())
+    metrics = json.loads((workspace / "artifacts/report/metrics.json").read_text())
+    assert metrics["forwards_offline"] == 2 * manifest["pool_size"]
+    assert metrics["forwards_selection"] == 0
+    assert metrics["forwards_training"] == manifest["visits"] == 40
+    assert metrics["forwards_evaluation"] == 2 * metrics["heldout_records"]
+
+
+def test_the_record_of_samples_agrees_with_the_record_of_rounds(workspace):
+    rounds = [json.loads(x) for x in (workspace / "artifacts/train/rounds.jsonl").open()]
+    samples = pd.read_parquet(workspace / "artifacts/train/selection.parquet")
+    assert samples.groupby("round").size().tolist() == [row["n_selected"] for row in rounds]
+    assert samples["step"].max() == sum(row["steps"] for row in rounds)
+    assert (samples.groupby("id").size() == samples.groupby("id")["uses"].max()).all()
+
+
+def test_outputs_hold_no_path_of_the_machine(workspace):
+    for path in (workspace / "artifacts").rglob("*"):
+        if path.is_file():
+            assert str(workspace).encode() not in path.read_bytes(), path
+
+
+def test_a_second_run_has_nothing_to_do(workspace):
+    assert "Data and pipelines are up to date" in call(workspace, "dvc", "repro")
+
+
+def test_editing_a_source_makes_the_pipeline_stale_once_it_is_locked(copy):
+    source = copy / "colours.jsonl"
+    source.write_text(source.read_text().replace("colour 7", "color 7"))
+    assert "colours.jsonl" in call(copy, "flows.stages", "prepare", code=2).splitlines()[-1]
+    assert "written" in call(copy, "lead", "lock")
+    assert "sources.lock.json" in call(copy, "dvc", "status")
+
+
+def test_a_stage_refuses_files_that_do_not_belong_together(copy):
+    scores = copy / "artifacts/scores/scores.parquet"
+    scores.chmod(0o644)
+    scores.write_bytes(scores.read_bytes()[:-1])
+    output = call(copy, "flows.stages", "cluster", code=2)
+    assert output.splitlines()[-1].startswith("error: artifacts/scores was made from another input")
+    assert "run `dvc repro score`" in output
+
+
+def test_a_bad_parameter_is_one_line(copy):
+    output = call(copy, "flows.stages", "train", "--set", "bandit.exploration=2", code=2)
+    assert output == "error: params.yaml: bandit.exploration must be in (0, 1], got 2\n"
+
+
+def train_afresh(copy: Path) -> None:
+    shutil.rmtree(copy / "artifacts/train")
+    shutil.rmtree(copy / ".lead_state", ignore_errors=True)
+
+
+def start_training(copy: Path, until: str) -> subprocess.Popen:
+    """Start the train stage and return when the checkpoint `until` is there."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.stages", "train"],
+        cwd=copy,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not list((copy / ".lead_state").glob(f"train-*/{until}")):
+        assert process.poll() is None, "training ended before it could be stopped"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return process
+
+
+def test_training_killed_twice_ends_with_the_same_bits_in_the_same_mlflow_run(workspace, copy):
+    train_afresh(copy)
+    (copy / "mlflow.db").unlink()
+    for until in ("checkpoint-000003", "checkpoint-000009"):
+        process = start_training(copy, until)
+        process.kill()
+        process.wait()
+    call(copy, "flows.stages", "train")
+    expected = hashes(workspace / "artifacts/train")
+    assert hashes(copy / "artifacts/train") == expected
+    client, runs = runs_of(copy)
+    assert len(runs) == 1
+    assert runs[0].info.status == "FINISHED"
+    history = client.get_metric_history(runs[0].info.run_id, "train/loss")
+    steps = [point.step for point in history]
+    assert sorted(steps) == list(range(1, len(steps) + 1))
+    samples = pd.read_parquet(copy / "artifacts/train/selection.parquet")
+    assert len(steps) == samples["step"].max()
+
+
+def test_sigterm_ends_training_with_a_run_that_says_killed(copy):
+    train_afresh(copy)
+    (copy / "mlflow.db").unlink()
+    process = start_training(copy, "checkpoint-000002")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert [run.info.status for run in runs_of(copy)[1]] == ["KILLED"]
+
+
+def test_a_forced_rerun_of_everything_gives_the_same_bits(workspace, copy):
+    shutil.rmtree(copy / ".lead_state")
+    call(copy, "dvc", "repro", "--force")
+    assert hashes(copy / "artifacts") == hashes(workspace / "artifacts")
+
+
+def test_training_and_evaluation_share_one_mlflow_run_with_what_people_compare(workspace):
+    client, runs = runs_of(workspace)
+    assert len(runs) == 1
+    run = runs[0]
+    assert run.info.run_name == "lead-seed0"
+    assert run.data.params["select.selector"] == "lead"
+    assert run.data.params["train.lora.rank"] == "2"
+    assert {"lead.selector", "lead.seed", "lead.pool_hash", "lead.train_hash"} <= set(run.data.tags)
+    assert {
+        "eval/lead_heldout/loss",
+        "eval/lead_heldout/loss.base",
+        "forwards/selection",
+        "round/reward",
+        "train/loss",
+    } <= set(run.data.metrics)
+    assert [d.dataset.name for d in run.inputs.dataset_inputs] == ["pool", "selected"]
+    artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert {"selection.json", "train", "eval"} <= artifacts
+
+
+def test_an_adapter_recorded_in_mlflow_loads_and_answers(workspace):
+    import mlflow
+
+    client, runs = runs_of(workspace)
+    models = client.search_logged_models([runs[0].info.experiment_id])
+    assert len(models) == 1
+    pipeline = mlflow.transformers.load_model(models[0].artifact_location)
+    assert pipeline("hi", max_new_tokens=2)[0]["generated_text"]
