@@ -99,6 +99,7 @@ def run(
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
     """Open the recorded runs in MLflow's web interface, on this machine only."""
+    from flows.process import run_server
     from flows.workspace import find_workspace
     from lead_core.params import load_params
     from lead_core.tracking import resolve_settings
@@ -110,12 +111,17 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
     if uri.startswith("http"):
         print(f"The runs are recorded on a server that has its own interface: {redact(uri)}")
         return
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # its workers are of no use here
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.chdir(workspace)
-    options = ["--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
-    command = [sys.executable, "-m", "mlflow", "ui", *options, "--workers", "1"]
-    os.execv(sys.executable, command)  # noqa: S606 (a program of ours, and no shell wanted)
+    environment = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its workers are of no use here
+        "MLFLOW_BACKEND_STORE_URI": uri,  # not on the command line: it may hold a password
+    }
+    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    code = run_server(
+        [sys.executable, "-m", "mlflow", "ui", *options], cwd=workspace, environment=environment
+    )
+    raise LeadError(f"MLflow's interface ended with exit code {code}; is port {port} in use?")
 
 
 @app.command()

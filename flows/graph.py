@@ -48,7 +48,7 @@ def plan_run(
         for stage in order:
             reasons = _own_reasons(stage, outdated)
             stale = [before.name for before in graph[stage] if plans[before.name].reasons]
-            reasons += [f"follows {name}" for name in sorted(stale)]
+            reasons += [f"follows {', '.join(sorted(stale))}"] if stale else []
             plans[stage.name] = StagePlan(stage.name, tuple(reasons))
     return tuple(plans.values())
 

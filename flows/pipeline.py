@@ -18,6 +18,7 @@ from flows.source_lock import update_source_lock
 from flows.summary import run_summary
 from flows.workspace import find_workspace, hold_workspace
 from lead_core.errors import LeadError, TransientError
+from lead_core.training_state import drop_finished_states
 
 with contextlib.suppress(LeadError):  # imported outside a workspace, Prefect keeps its own home
     set_prefect_environment(find_workspace(Path.cwd()))
@@ -83,6 +84,8 @@ def lead_pipeline(
     with hold_workspace(workspace) as lock:
         lock_sources(workspace)
         stages = stage_order(workspace, targets or ())
+        if force:  # a finished training's state would otherwise be taken for the result
+            drop_finished_states(workspace)
         runs: list[StageRun] = []
         try:
             # Called, not submitted: only so does a cancellation reach the child process.

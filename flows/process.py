@@ -61,6 +61,16 @@ def stop_supervised(process: subprocess.Popen[bytes]) -> int:
     return process.wait()
 
 
+def run_server(command: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> int:
+    """Run `command` on our own output until it ends or we are stopped; return its exit code."""
+    process = start_supervised(command, cwd=cwd, environment=environment, output=None)
+    try:
+        process.wait()
+    finally:
+        code = stop_supervised(process)
+    return code
+
+
 def run_process(
     command: Sequence[str],
     *,

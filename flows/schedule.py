@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from flows.environment import set_prefect_environment
-from flows.process import start_supervised, stop_supervised
+from flows.process import run_server
 from flows.server import prefect_server
 from lead_core.errors import LeadError
 
@@ -26,16 +26,11 @@ def serve_schedule(workspace: Path, cron: str) -> None:
     signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: the runner ends before the server does
     with prefect_server(workspace) as url:
         print(f"Serving the pipeline at {cron!r} (UTC); Prefect is at {url}. Ctrl-C ends it.")
-        runner = start_supervised(
+        code = run_server(
             [sys.executable, "-m", "flows.schedule", str(workspace), cron],
             cwd=workspace,
             environment={**os.environ, "PREFECT_API_URL": url},
-            output=None,
         )
-        try:
-            runner.wait()
-        finally:
-            code = stop_supervised(runner)
         raise LeadError(
             f"Prefect's runner ended by itself with exit code {code}; see its log above"
         )

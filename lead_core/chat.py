@@ -36,7 +36,16 @@ def load_tokenizer(model: ResolvedModel, *, trust_remote_code: bool) -> Any:
     """Return the model's tokenizer; LeadError if it has no chat template or no end token."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(model.path), trust_remote_code=trust_remote_code)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(model.path), trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LeadError(
+            f"model.name: the tokenizer of {model.name} does not load ({reason}); the folder needs "
+            "tokenizer.json and tokenizer_config.json"
+        ) from error
     check_tokenizer(tokenizer, model.name)
     return tokenizer
 

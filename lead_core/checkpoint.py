@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from lead_core.storage import append_jsonl, replaced_directory, sha256_file, write_json, write_jsonl
+from lead_core.storage import append_jsonl, replaced_directory, sha256_file, write_json
 
 SCHEMA = 1
 LOGS = ("rounds.jsonl", "selection.jsonl")
-STEPS, LOST = "steps.jsonl", "lost_steps.jsonl"
+WORK = "work.jsonl"
 KEPT = 2
 
 
@@ -43,6 +43,7 @@ class CheckpointStore:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self._attempt = 0
         self._forget_logs()
 
     def append(self, log: str, rows: Iterable[dict[str, Any]]) -> None:
@@ -63,19 +64,28 @@ class CheckpointStore:
             # A kill can leave half a line at the end; what it belonged to was never saved.
             return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def note_step(self, step: int, sequences: int, tokens: int) -> None:
-        """Note that the 0-based `step` is about to forward so much, in case it is lost to a kill."""
-        append_jsonl(self.folder / STEPS, {"step": step, "sequences": sequences, "tokens": tokens})
+    def note_work(self, round_number: int, column: str, sequences: int, tokens: int) -> None:
+        """Note that a round is about to forward so much, in case it is lost to a kill."""
+        row = {"round": round_number, "column": column, "sequences": sequences, "tokens": tokens}
+        append_jsonl(self.folder / WORK, {"attempt": self._attempt, **row})
 
-    def forget_steps_after(self, steps_done: int) -> tuple[int, int]:
-        """Return the sequences and tokens lost to kills so far: noted, but not in a checkpoint.
+    def begin_attempt(self, rounds_done: int) -> tuple[int, int]:
+        """Return the sequences and tokens that kills have cost so far: noted, and to be done again.
 
-        Steps from `steps_done` on will be taken again; their notes move to the lost ones.
+        Each start is an attempt; of the earlier ones all work is lost that belongs to rounds behind
+        the checkpoint which the attempt after them began with.
         """
-        noted, lost = self.read_log(STEPS), self.read_log(LOST)
-        lost += [row for row in noted if row["step"] >= steps_done]
-        write_jsonl(self.folder / LOST, lost)
-        write_jsonl(self.folder / STEPS, [row for row in noted if row["step"] < steps_done])
+        rows = self.read_log(WORK)
+        self._attempt = 1 + max((row["attempt"] for row in rows), default=0)
+        append_jsonl(self.folder / WORK, {"attempt": self._attempt, "rounds_done": rounds_done})
+        starts = {row["attempt"]: row["rounds_done"] for row in rows if "rounds_done" in row}
+        starts[self._attempt] = rounds_done
+        lost = [
+            row
+            for row in rows
+            if "round" in row
+            and any(n > row["attempt"] and done < row["round"] for n, done in starts.items())
+        ]
         return sum(row["sequences"] for row in lost), sum(row["tokens"] for row in lost)
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -97,8 +107,9 @@ class CheckpointStore:
     def load_latest(self) -> Checkpoint | None:
         """Return the newest checkpoint that is whole, with the logs cut back to it; None for none.
 
-        A damaged one is named on stderr and the one before it taken.
+        A damaged one is named on stderr, put aside, and the one before it taken.
         """
+        self._remove_scraps()
         for folder in self._numbered():
             problem = self._problem_of(folder)
             if problem is None:
@@ -107,10 +118,19 @@ class CheckpointStore:
                 f"checkpoint {folder} is damaged ({problem}); trying the one before",
                 file=sys.stderr,
             )
+            # Under its own name it would count as newer than all that are written from now on.
+            aside = folder.with_name(f"damaged-{folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
         for name in LOGS:
             (self.folder / name).unlink(missing_ok=True)
         self._forget_logs()
         return None
+
+    def _remove_scraps(self) -> None:
+        """Remove what a kill left of a write that was never finished."""
+        for scrap in self.folder.glob(".*"):
+            shutil.rmtree(scrap) if scrap.is_dir() else scrap.unlink()
 
     def _numbered(self) -> list[Path]:
         return sorted(self.folder.glob("checkpoint-??????"), reverse=True)

@@ -98,7 +98,7 @@ def cluster_difficulty(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return labels int32 [n] (-1 where not eligible) by rising centroid, and the centroids.
 
-    `k` is lowered, with a warning, to the number of distinct values.
+    `k` is lowered, with a printed message, to the number of distinct values.
     """
     from sklearn.cluster import KMeans
 
@@ -119,11 +119,19 @@ def cluster_difficulty(
 
 
 def reduce_embeddings(embeddings: np.ndarray, dimensions: int, *, seed: int) -> np.ndarray:
-    """Return centred `embeddings` on their first principal components, float64 [n, <= dimensions]."""
+    """Return centred `embeddings` on their first principal components, float64 [n, <= dimensions].
+
+    A record whose embedding is not finite (its loss is not either) lies at the origin.
+    """
     from sklearn.decomposition import PCA
 
-    dimensions = min(dimensions, *embeddings.shape)
-    return PCA(dimensions, random_state=seed).fit_transform(embeddings.astype(np.float64))
+    finite = np.isfinite(embeddings).all(axis=1)
+    known = embeddings[finite].astype(np.float64)
+    dimensions = min(dimensions, *known.shape)
+    reduced = np.zeros((len(embeddings), dimensions))
+    if len(known) > 1:  # one point has no direction in which it varies
+        reduced[finite] = PCA(dimensions, random_state=seed).fit_transform(known)
+    return reduced
 
 
 def cluster_tasks(

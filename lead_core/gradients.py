@@ -20,7 +20,7 @@ from lead_core.utility import FloatArray, GradientSummary
 
 @dataclass(frozen=True)
 class SketchPlan:
-    """Bucket (int64 [P]) and sign (float32 [P]) of each of P coordinates, fixed by a seed."""
+    """Bucket (int32 [P]) and sign (int8 [P]) of each of P coordinates, fixed by a seed."""
 
     size: int
     buckets: torch.Tensor
@@ -32,9 +32,9 @@ def plan_sketch(
 ) -> SketchPlan:
     """Return the sketch of `size` buckets for vectors of `n_parameters`; drawn on the CPU."""
     generator = torch.Generator().manual_seed(seed)
-    buckets = torch.randint(0, size, (n_parameters,), generator=generator)
+    buckets = torch.randint(0, size, (n_parameters,), generator=generator, dtype=torch.int32)
     signs = torch.randint(0, 2, (n_parameters,), generator=generator, dtype=torch.int8) * 2 - 1
-    return SketchPlan(size, buckets.to(device), signs.to(device, torch.float32))
+    return SketchPlan(size, buckets.to(device), signs.to(device))
 
 
 def sketch(plan: SketchPlan, vector: torch.Tensor) -> FloatArray:
@@ -64,12 +64,11 @@ class RoundGradientMeter:
     """Watches the optimizer steps of one round.
 
     Holds the running sum of gradients and at most `max_snapshots` copies of the trainable
-    parameters; in a round of more steps, neighbouring steps share a copy (the earlier one's).
+    parameters. In a round of more steps (ours) the displacement of a step between two copies is
+    interpolated between theirs.
     """
 
-    def __init__(
-        self, parameters: Sequence[torch.nn.Parameter], n_steps: int, max_snapshots: int = 16
-    ):
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], n_steps: int, max_snapshots: int):
         self._parameters = list(parameters)
         self._stride = -(-n_steps // max_snapshots)
         self._snapshots: list[torch.Tensor] = []
@@ -93,9 +92,10 @@ class RoundGradientMeter:
         mean = self._total / self._steps
         end = flat(self._parameters)
         along = [float(_dot(mean, end - start)) for start in self._snapshots]
-        per_step = [along[step // self._stride] for step in range(self._steps)]
+        knots = [*range(0, self._steps, self._stride), self._steps]
+        per_step = np.interp(np.arange(self._steps), knots, [*along, 0.0])
         summary = GradientSummary(float(_dot(mean, mean)), sketch(plan, mean))
-        return RoundGradient(summary, np.array(per_step, dtype=np.float64))
+        return RoundGradient(summary, per_step)
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,13 +13,15 @@ COLUMNS = ("offline", "selection", "training", "evaluation", "replayed")
 
 @dataclass
 class CostLedger:
-    """Counts of forwarded sequences and tokens (padding excluded) per column.
+    """Counts of forwarded sequences and tokens (padding excluded), and seconds, per column.
 
-    A forward outside `charged_to` is an error in this program, not a free one: see `count`.
+    A forward outside `charged_to` is an error in this program, not a free one: see `count`. Seconds
+    are of this process alone; they differ between equal runs, so they are never part of `as_dict`.
     """
 
     sequences: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COLUMNS, 0))
     tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COLUMNS, 0))
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COLUMNS, 0.0))
     _column: str | None = None
 
     @contextmanager
@@ -27,9 +30,14 @@ class CostLedger:
         if column not in COLUMNS:
             raise ValueError(f"no ledger column {column!r}; there is {', '.join(COLUMNS)}")
         outer, self._column = self._column, column
+        started = time.monotonic()
         try:
             yield
         finally:
+            spent = time.monotonic() - started
+            self.seconds[column] += spent
+            if outer is not None:
+                self.seconds[outer] -= spent
             self._column = outer
 
     def count(self, sequences: int, tokens: int) -> None:
@@ -52,8 +60,10 @@ class CostLedger:
         }
 
     def restore(self, saved: Mapping[str, Mapping[str, int]]) -> None:
-        """Set the counts to what `as_dict` returned earlier."""
+        """Set the counts to what `as_dict` returned earlier, but for the work that was replayed."""
         for column in COLUMNS:
+            if column == "replayed":
+                continue
             self.sequences[column] = saved[column]["sequences"]
             self.tokens[column] = saved[column]["tokens"]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from lead_core.assets import ResolvedModel
@@ -35,8 +36,6 @@ def resolve_runtime(device: str, threads: int, precision: str) -> ResolvedRuntim
         raise LeadError(
             "params.yaml: runtime.device is cuda, but torch sees no GPU; set it to auto"
         )
-    elif device == "mps" and not torch.backends.mps.is_available():
-        raise LeadError("params.yaml: runtime.device is mps, but torch has none; set it to auto")
     if precision == "auto":
         precision = "bf16" if _has_fast_bf16(device) else "fp32"
     return ResolvedRuntime(device, threads, precision)
@@ -70,9 +69,10 @@ def load_model(model: ResolvedModel, *, device: str, trust_remote_code: bool) ->
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LeadError(
-            f"model.name: {model.name} does not load ({str(error).splitlines()[0]})"
+            f"model.name: {model.name} does not load ({reason}); check that its weights are whole"
         ) from error
     loaded.config.use_cache = False
     return loaded.to(device).eval()
@@ -98,9 +98,10 @@ def add_adapter(
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
-    torch.manual_seed(seed)
     try:
-        return get_peft_model(model, config)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return get_peft_model(model, config)
     except ValueError as error:
         raise LeadError(
             f"params.yaml: train.lora.target_modules {targets!r} does not fit this model ({error}); "

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from lead_core.errors import LeadError, ProblemsError
 
@@ -21,7 +29,7 @@ class Section(BaseModel):
 class RuntimeParams(Section):
     """Where and how arithmetic is done; part of every result, since it changes float sums."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="where the model runs")
+    device: Literal["auto", "cpu", "cuda"] = Field(description="where the model runs")
     threads: int = Field(ge=1, description="CPU threads of torch")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         description="auto: bf16 autocast where the hardware has it, else fp32"
@@ -114,7 +122,16 @@ class SelectParams(Section):
     min_round_samples: int | None = Field(
         ge=1, description="smallest round; null: one effective batch"
     )
-    max_uses: int = Field(ge=1, description="times one sample may be trained on")
+    max_uses: int = Field(ge=1, le=32767, description="times one sample may be trained on")
+
+    @field_validator("selector")
+    @classmethod
+    def _known_selector(cls, name: str) -> str:
+        from lead_core.selectors import SELECTORS
+
+        if name not in SELECTORS:
+            raise ValueError(f"must be one of {', '.join(sorted(SELECTORS))}, got {name!r}")
+        return name
 
     @model_validator(mode="after")
     def _one_budget(self) -> SelectParams:
@@ -352,7 +369,8 @@ def _explain(problem: dict[str, Any]) -> str:
     if kind in _KINDS:
         return f"{name} must be {_KINDS[kind]}, got {got!r}"
     if kind == "value_error":
-        return f"{name}: {context['error']}"
+        text = str(context["error"])
+        return f"{name} {text}" if text.startswith("must ") else f"{name}: {text}"
     return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {got!r}"
 
 

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from lead_core.chat import Encoded
-from lead_core.checkpoint import CheckpointStore
+from lead_core.checkpoint import Checkpoint, CheckpointStore
 from lead_core.gradients import RoundGradient, RoundGradientMeter, SketchPlan, plan_sketch
 from lead_core.ledger import CostLedger
 from lead_core.loop_state import LoopState, from_checkpoint, init_loop, to_checkpoint
 from lead_core.reward import raw_reward, rescale_reward, update_range
 from lead_core.selectors import Picks, PoolView, Quota, SelectionSettings, SelectionState, Selector
 from lead_core.selectors.contract import record_use
-from lead_core.training import StepResult, Trainer, check_finite
+from lead_core.training import StepResult, Trainer, check_finite, check_update
 from lead_core.utility import (
     FloatArray,
     LossChange,
@@ -112,26 +112,41 @@ class RoundLoop:
         Raises Interrupted at a step boundary once `stop_requested` says so.
         """
         rng = np.random.default_rng([self.seed, 1])
+        self.trainer.seed(self.seed)
         n_trainable = sum(p.numel() for p in self.trainer.parameters)
         device = self.trainer.accelerator.device
         plan = plan_sketch(n_trainable, self.utility.sketch_size, seed=self.seed, device=device)
         state = self._resume(rng)
         self.on_start()
-        while (quota := remaining_quota(state, self.limits)) is not None:
-            if self.selector.exact_utilities:
-                state = self._with_exact_utilities(state)
-            picks = self.selector.pick(self.pool.view, state.selection, self.settings, quota, rng)
-            if not len(picks.indices):
-                break
-            state, report = self._train_round(state, picks, plan, rng)
-            self.store.append("rounds.jsonl", [report.round])
-            self.store.append("selection.jsonl", report.samples)
-            if (
-                state.round % self.checkpoint_every == 0
-                or remaining_quota(state, self.limits) is None
-            ):
-                self.store.save(to_checkpoint(state, self.trainer, rng, self.ledger))
-            self.on_round(report)
+        unsaved: Checkpoint | None = None
+        try:
+            while (quota := remaining_quota(state, self.limits)) is not None:
+                finished = self._play_round(state, quota, plan, rng)
+                if finished is None:
+                    break
+                state = finished
+                unsaved = to_checkpoint(state, self.trainer, rng, self.ledger)
+                if state.round % self.checkpoint_every == 0:
+                    self.store.save(unsaved)
+                    unsaved = None
+        finally:  # asked to stop, or done: no finished round is lost
+            if unsaved is not None:
+                self.store.save(unsaved)
+        return state
+
+    def _play_round(
+        self, state: LoopState, quota: Quota, plan: SketchPlan, rng: np.random.Generator
+    ) -> LoopState | None:
+        """Pick, train and record one round; None when nothing is eligible."""
+        if self.selector.exact_utilities:
+            state = self._with_exact_utilities(state)
+        picks = self.selector.pick(self.pool.view, state.selection, self.settings, quota, rng)
+        if not len(picks.indices):
+            return None
+        state, report = self._train_round(state, picks, plan, rng)
+        self.store.append("rounds.jsonl", [report.round])
+        self.store.append("selection.jsonl", report.samples)
+        self.on_round(report)
         return state
 
     def _resume(self, rng: np.random.Generator) -> LoopState:
@@ -140,8 +155,7 @@ class RoundLoop:
             state = init_loop(self.pool.view)
         else:
             state = from_checkpoint(checkpoint, self.trainer, rng, self.ledger)
-        replayed = self.store.forget_steps_after(self.trainer.steps_done)
-        self.ledger.add("replayed", *replayed)
+        self.ledger.add("replayed", *self.store.begin_attempt(state.round))
         samples: dict[int, list[dict[str, Any]]] = {}
         for row in self.store.read_log("selection.jsonl"):
             samples.setdefault(row["round"], []).append(row)
@@ -226,11 +240,13 @@ class RoundLoop:
             chosen = indices[start : start + self.effective_batch]
             samples = self.pool.encoded(chosen)
             tokens = sum(len(sample.input_ids) for sample in samples)
-            self.store.note_step(self.trainer.steps_done, len(samples), tokens)
+            self.store.note_work(number, "training", len(samples), tokens)
             with self.ledger.charged_to("training"):
                 steps.append(self.trainer.step(samples, meter))
             check_finite(steps[-1].losses, self.pool.ids[chosen], number)
-        return steps, meter.close(plan)
+        gradient = meter.close(plan)
+        check_update(gradient, number)
+        return steps, gradient
 
     def _with_exact_utilities(self, state: LoopState) -> LoopState:
         """Replace the utilities of all samples that may be picked by their true current loss."""
@@ -238,25 +254,26 @@ class RoundLoop:
         open_uses = selection.uses < self.settings.max_uses
         indices = np.flatnonzero((self.pool.view.difficulty >= 0) & open_uses)
         utility = selection.utility.copy()
+        samples = self.pool.encoded(indices)
+        tokens = sum(len(sample.input_ids) for sample in samples)
+        self.store.note_work(state.round + 1, "selection", len(samples), tokens)
         with self.ledger.charged_to("selection"):
-            utility[indices] = self.measure(self.pool.encoded(indices))
+            utility[indices] = self.measure(samples)
         return replace(state, selection=replace(selection, utility=utility))
 
     def _with_drift(
         self, selection: SelectionState, indices: np.ndarray, drops: FloatArray
     ) -> SelectionState:
-        """Shift the round's untrained neighbours by the shrunken mean drop of their task cluster.
+        """Shift never-visited samples by the shrunken mean drop of their task cluster's trained ones.
 
         Ours: the part of a task cluster that was trained tells, at no inference, about the rest.
         """
         view = self.pool.view
         utility = selection.utility.copy()
-        trained = np.zeros(len(utility), dtype=bool)
-        trained[indices] = True
         cells = np.stack([view.difficulty[indices], view.task[indices]], axis=1)
         for difficulty, task in np.unique(cells, axis=0):
             inside = (cells == (difficulty, task)).all(axis=1)
-            rest = (view.difficulty == difficulty) & (view.task == task) & ~trained
+            rest = (view.difficulty == difficulty) & (view.task == task) & (selection.uses == 0)
             utility[rest] -= cluster_drift(drops[inside], self.utility.drift_prior_samples)
         return replace(selection, utility=utility)
 

@@ -49,9 +49,10 @@ class Scores:
     def set_aside(self) -> list[str | None]:
         """Return, per record, why it cannot be an arm's sample (None: it can)."""
         ifd = self.ifd
+        finite = np.isfinite(self.loss) & np.isfinite(self.response_loss) & np.isfinite(ifd)
         return [
-            NON_FINITE if not np.isfinite(value) else NOT_BELOW_ONE if value >= 1 else None
-            for value in ifd
+            NON_FINITE if not known else NOT_BELOW_ONE if value >= 1 else None
+            for value, known in zip(ifd, finite, strict=True)
         ]
 
 
@@ -127,7 +128,7 @@ def _forward_all(
 def _mean_over_prompts(
     hidden: torch.Tensor, samples: Sequence[Encoded], batch: Batch
 ) -> np.ndarray:
-    """Return the mean hidden state [B, H] over each sample's user tokens."""
+    """Return the mean hidden state [B, H] over each prompt, from its first user text on."""
     places = torch.arange(batch.input_ids.shape[1], device=hidden.device)[None]
     start = torch.tensor([s.prompt_start for s in samples], device=hidden.device)[:, None]
     stop = torch.tensor([s.response_start for s in samples], device=hidden.device)[:, None]

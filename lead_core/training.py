@@ -1,7 +1,7 @@
 """One optimizer step on an effective batch, with the loss of every sample read before its update.
 
-The loop that everything in LEAD hangs on. It goes through accelerate, so that a GPU, bf16 or several
-processes are configuration.
+The loop that everything in LEAD hangs on. It goes through accelerate, which places it on the device;
+one process for now.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from accelerate import Accelerator
 
 from lead_core.chat import Encoded
 from lead_core.errors import LeadError
-from lead_core.gradients import RoundGradientMeter
+from lead_core.gradients import RoundGradient, RoundGradientMeter
 from lead_core.model import ResponseLoss, group_by_tokens, make_batch, sample_means
 
 
@@ -59,6 +59,10 @@ class Trainer:
         self.pad_id = pad_id
         self.steps_done = 0
         self.accelerator = Accelerator(cpu=loss.runtime.device == "cpu", mixed_precision="no")
+        if self.accelerator.num_processes > 1:
+            raise LeadError(
+                "training runs in one process yet; start it without `accelerate launch`"
+            )
         named = [(name, p) for name, p in loss.causal_lm.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
@@ -66,6 +70,10 @@ class Trainer:
             self.parameters, lr=optimizer.learning_rate, weight_decay=optimizer.weight_decay
         )
         self.loss, self.optimizer = self.accelerator.prepare(loss, adamw)
+
+    def seed(self, seed: int) -> None:
+        """Seed what dropout draws from: torch's own generators, which have no other handle."""
+        torch.manual_seed(seed)
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of the 0-based optimizer step `step`."""
@@ -121,7 +129,7 @@ class Trainer:
         if torch.cuda.is_available():
             for device, rng_state in enumerate(torch.cuda.get_rng_state_all()):
                 tensors[f"rng/cuda/{device}"] = rng_state
-        return {name: value.cpu().contiguous() for name, value in tensors.items()}
+        return {name: value.cpu().clone().contiguous() for name, value in tensors.items()}
 
     def restore(self, tensors: dict[str, torch.Tensor], steps_done: int) -> None:
         """Continue from what `tensors` returned after `steps_done` steps."""
@@ -136,10 +144,22 @@ class Trainer:
         whole = self.optimizer.optimizer.state_dict()
         self.optimizer.optimizer.load_state_dict({**whole, "state": state})
         torch.set_rng_state(tensors["rng/cpu"])
-        cuda = [value for name, value in sorted(tensors.items()) if name.startswith("rng/cuda/")]
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
+        for name, value in tensors.items():
+            if name.startswith("rng/cuda/"):
+                torch.cuda.set_rng_state(value, int(name.rpartition("/")[2]))
         self.steps_done = steps_done
+
+
+def check_update(gradient: RoundGradient, round_number: int) -> None:
+    """Raise LeadError when a round's gradient, or where it led, is not finite.
+
+    Losses are read before an update, so the last one of a run shows only here.
+    """
+    if not (np.isfinite(gradient.summary.sq_norm) and np.isfinite(gradient.displacement).all()):
+        raise LeadError(
+            f"round {round_number}: the adapter is no longer made of finite numbers; lower "
+            "train.learning_rate, or give train.max_grad_norm a value"
+        )
 
 
 def check_finite(losses: np.ndarray, ids: np.ndarray, round_number: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lead_core.storage import write_text
+from lead_core.storage import sha256_file, sha256_json, write_text
 
 _FINISHED = "finished"
 
@@ -13,6 +13,13 @@ _FINISHED = "finished"
 def state_folder(workspace: Path, key: str) -> Path:
     """Return the folder for the training that `key` (a hash of parameters and inputs) stands for."""
     return workspace / ".lead_state" / f"train-{key[:16]}"
+
+
+def code_hash() -> str:
+    """Return a hash of this package's code: a state must not be continued by another algorithm."""
+    package = Path(__file__).parent
+    files = sorted(package.rglob("*.py"))
+    return sha256_json({path.relative_to(package).as_posix(): sha256_file(path) for path in files})
 
 
 def mark_finished(folder: Path) -> None:

@@ -41,7 +41,7 @@ class GradientMemory:
 class PredictedChange:
     """The published first-order loss change of one round, with every quantity it came from.
 
-    loss_change is None in the first round, where nothing is known: it counts as 0.
+    In the first round, and for an arm never drawn before, some of these are unknown: None.
     """
 
     sq_norm_arm: float | None

@@ -96,20 +96,40 @@ def test_with_every_checkpoint_damaged_training_starts_anew_with_empty_logs(tmp_
     assert capsys.readouterr().err.count("is damaged") == 2
 
 
+def test_checkpoints_written_after_a_damaged_one_are_kept_and_found(tmp_path, capsys):
+    filled(tmp_path, 5)
+    for path in tmp_path.glob("checkpoint-*/values.json"):
+        path.write_text("{")
+    again = CheckpointStore(tmp_path)
+    assert again.load_latest() is None
+    again.append("rounds.jsonl", [{"round": 1}])
+    again.save(make(1))
+    assert_is(CheckpointStore(tmp_path).load_latest(), 1)
+
+
+def test_scraps_of_unfinished_writes_are_removed(tmp_path):
+    filled(tmp_path)
+    (tmp_path / ".checkpoint-000004.abc").mkdir()
+    (tmp_path / ".work.jsonl.xyz").write_text("half")
+    CheckpointStore(tmp_path).load_latest()
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_half_written_line_at_the_end_of_a_log_is_no_row(tmp_path):
-    store = filled(tmp_path)
-    with (tmp_path / "steps.jsonl").open("a") as stream:
-        stream.write('{"step": 0, "sequences": 4, "tokens": 9}\n{"step": 1, "sequ')
-    assert store.forget_steps_after(0) == (4, 9)
-
-
-def test_lost_work_adds_up_over_several_kills(tmp_path):
     store = CheckpointStore(tmp_path)
-    for step in range(3):
-        store.note_step(step, 4, 100)
-    assert store.forget_steps_after(2) == (4, 100)
-    store.note_step(2, 4, 100)
-    assert store.forget_steps_after(2) == (8, 200)
+    store.begin_attempt(0)
+    store.note_work(1, "training", 4, 9)
+    with (tmp_path / "work.jsonl").open("a") as stream:
+        stream.write('{"attempt": 1, "round": 1, "sequ')
+    assert CheckpointStore(tmp_path).begin_attempt(0) == (4, 9)
+
+
+def test_work_is_lost_only_behind_the_checkpoint_that_the_next_attempt_began_with(tmp_path):
+    for rounds_done, expected in ((0, (0, 0)), (1, (4, 100)), (1, (8, 200)), (3, (8, 200))):
+        store = CheckpointStore(tmp_path)
+        assert store.begin_attempt(rounds_done) == expected
+        for number in range(rounds_done + 1, 3):
+            store.note_work(number, "training", 4, 100)
 
 
 def test_nothing_is_pickled(tmp_path):

@@ -1,10 +1,13 @@
+import contextlib
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 from toy_workspace import environment, lead, make_workspace, prefect_api, processes_in, wait_for
@@ -22,8 +25,15 @@ def workspace(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def long_lived(tmp_path_factory):
-    """A workspace that keeps its Prefect database, since making one takes a while."""
-    return make_workspace(tmp_path_factory.mktemp("workspace"))
+    """A workspace whose Prefect database is there already, since making one takes a while."""
+    folder = make_workspace(tmp_path_factory.mktemp("workspace"))
+    prefect_api()
+    (folder / ".prefect").mkdir()
+    made = sqlite3.connect(Path(os.environ["PREFECT_HOME"], "prefect.db"))
+    copy = sqlite3.connect(folder / ".prefect" / "prefect.db")
+    with contextlib.closing(made), contextlib.closing(copy):
+        made.backup(copy)
+    return folder
 
 
 @pytest.fixture
@@ -208,7 +218,7 @@ def test_the_web_interface_answers_on_this_machine_only(workspace):
         wait_for(answers)
         assert (workspace / "mlflow.db").exists()
     finally:
-        process.terminate()
+        process.kill()
         process.communicate(timeout=30)
     wait_for(lambda: not processes_in(workspace))
 

@@ -63,7 +63,15 @@ def test_reduction_keeps_the_direction_that_varies():
     reduced = reduce_embeddings(points, 2, seed=0)
     assert reduced.shape == (50, 2)
     np.testing.assert_allclose(reduced[:, 1], 0, atol=1e-6)
-    assert reduce_embeddings(points[:1], 2, seed=0).shape == (1, 1)
+    assert reduce_embeddings(points[:1], 2, seed=0).tolist() == [[0.0]]
+
+
+def test_an_embedding_that_is_no_number_lies_at_the_origin():
+    points = np.random.default_rng(0).normal(size=(20, 3))
+    points[4, 1] = np.nan
+    reduced = reduce_embeddings(points, 2, seed=0)
+    assert np.isfinite(reduced).all()
+    assert reduced[4].tolist() == [0.0, 0.0]
 
 
 def test_noise_is_a_task_cluster_of_its_own_and_figures_add_up():

@@ -40,8 +40,16 @@ def test_the_shipped_params_are_valid():
             "select.max_uses=2.5",
             "params.yaml: select.max_uses must be a whole number, got 2.5",
         ),
+        (
+            "select.selector=best",
+            "params.yaml: select.selector must be one of full, idu, ifd, iterative, lead, "
+            "lead-no-bandit, lead-no-task, loss, random, random-ifd, stratified, got 'best'",
+        ),
         ("seed=many", "params.yaml: seed must be a whole number, got 'many'"),
-        ("train.weight_decay=.inf", "params.yaml: train.weight_decay must be a finite number, got inf"),
+        (
+            "train.weight_decay=.inf",
+            "params.yaml: train.weight_decay must be a finite number, got inf",
+        ),
         ("data.sources=a.jsonl", "params.yaml: data.sources must be a list, got 'a.jsonl'"),
         ("train.lora=3", "params.yaml: train.lora must be a section of keys, got 3"),
         ("nothing.here=1", "--set nothing.here=1: params.yaml has no section nothing"),

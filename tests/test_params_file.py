@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.params_file import edit_params
@@ -101,6 +101,7 @@ def test_a_layout_that_cannot_be_edited_safely_is_refused(path):
     assert "&rate" in path.read_text()
 
 
+@settings(max_examples=40)
 @given(name=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
 def test_any_text_survives_being_written(tmp_path_factory, name):
     path = tmp_path_factory.mktemp("params") / "params.yaml"

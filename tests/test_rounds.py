@@ -1,6 +1,8 @@
 """The loop on a tiny model: the record can be recomputed by hand, forwards are what was trained."""
 
 import json
+import os
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,7 @@ from conftest import make_model, make_tokenizer
 
 from lead_core.chat import encode
 from lead_core.checkpoint import CheckpointStore
+from lead_core.errors import LeadError
 from lead_core.ledger import CostLedger, count_forwards
 from lead_core.model import ResolvedRuntime, ResponseLoss, add_adapter, decoder_of
 from lead_core.rounds import Interrupted, Limits, Pool, RoundLoop, UtilitySettings
@@ -240,6 +243,87 @@ def test_work_lost_to_a_stop_is_charged_as_replayed_and_to_nothing_else(tmp_path
     ledger = again.ledger.as_dict()
     assert ledger["replayed"]["sequences"] == 4
     assert ledger["training"]["sequences"] == state.visits
+
+
+def test_lost_work_is_counted_once_however_often_training_is_stopped(tmp_path):
+    settings = SelectionSettings(0.1, 0.5, 0.3, 8, 3)
+    for _ in range(2):
+        calls = iter(range(10_000))
+        loop, _ = make_loop(tmp_path, stop=lambda calls=calls: next(calls) == 1, settings=settings)
+        with pytest.raises(Interrupted):
+            loop.run()
+    again, _ = make_loop(tmp_path, settings=settings)
+    again.run()
+    assert again.ledger.as_dict()["replayed"]["sequences"] == 8
+
+
+def test_a_lost_full_pass_of_the_iterative_reference_is_charged_as_replayed(tmp_path):
+    calls = iter(range(10_000))
+    loop, _ = make_loop(tmp_path, selector="iterative", stop=lambda: next(calls) == 0)
+    with pytest.raises(Interrupted):
+        loop.run()
+    again, _ = make_loop(tmp_path, selector="iterative")
+    again.run()
+    assert again.ledger.as_dict()["replayed"]["sequences"] == 44
+
+
+def test_being_stopped_saves_every_finished_round_whatever_the_checkpoint_interval(tmp_path):
+    calls = iter(range(10_000))
+    loop, reports = make_loop(tmp_path, checkpoint_every=50, stop=lambda: next(calls) == 5)
+    with pytest.raises(Interrupted):
+        loop.run()
+    assert CheckpointStore(tmp_path).load_latest().number == len(reports) > 1
+
+
+def test_an_update_that_is_no_number_ends_training_with_its_round(tmp_path):
+    loop, _ = make_loop(tmp_path, limits=Limits(24, 4, None))
+    loop.trainer.parameters[0].register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(LeadError, match="round 1: the adapter is no longer made of finite numbers"):
+        loop.run()
+
+
+def test_a_pool_without_an_arm_trains_nothing(tmp_path):
+    loop, _ = make_loop(tmp_path)
+    view = replace(loop.pool.view, difficulty=np.full(48, -1, dtype=np.int32))
+    state = replace(loop, pool=replace(loop.pool, view=view)).run()
+    assert state.round == 0
+
+
+@pytest.mark.parametrize("killed_at", range(3, 60, 7))
+def test_a_kill_at_any_file_operation_and_a_rerun_give_the_same_bits(tmp_path, killed_at):
+    """A child process dies at its n-th write, rename or removal; then again a little later."""
+    whole, expected = make_loop(tmp_path / "whole", dropout=0.2)
+    whole.run()
+    for operation in (killed_at, killed_at + 5):
+        child = os.fork()
+        if child == 0:
+            _die_at(operation)
+            make_loop(tmp_path / "killed", dropout=0.2)[0].run()
+            os._exit(0)
+        os.waitpid(child, 0)
+    again, reports = make_loop(tmp_path / "killed", dropout=0.2)
+    again.run()
+    assert same(adapter_of(again), adapter_of(whole))
+    assert [r.round for r in reports] == [r.round for r in expected]
+    assert [r.samples for r in reports] == [r.samples for r in expected]
+    assert not list((tmp_path / "killed").glob(".*"))
+
+
+def _die_at(operation: int) -> None:
+    """Let this process end, as by SIGKILL, at its n-th change to the file system."""
+    seen = 0
+
+    def watch(event: str, arguments: tuple) -> None:
+        nonlocal seen
+        writes = (
+            event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+        )
+        if writes or event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"):
+            seen += 1
+            if seen == operation:
+                os._exit(9)
+
+    sys.addaudithook(watch)
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):

@@ -71,10 +71,12 @@ def test_the_embedding_is_the_mean_hidden_state_of_the_user_tokens(scored):
 
 def test_ifd_is_the_ratio_of_mean_losses_and_bad_ones_are_set_aside_with_their_reason():
     scores = Scores(
-        np.array([1.0, 3.0, 2.0, 1.0]), np.array([2.0, 2.0, 2.0, 0.0]), np.empty((4, 0))
+        np.array([1.0, 3.0, 2.0, 1.0, 1.0]),
+        np.array([2.0, 2.0, 2.0, 0.0, np.inf]),
+        np.empty((5, 0)),
     )
-    assert scores.ifd.tolist() == [0.5, 1.5, 1.0, np.inf]
-    assert scores.set_aside() == [None, NOT_BELOW_ONE, NOT_BELOW_ONE, NON_FINITE]
+    assert scores.ifd.tolist() == [0.5, 1.5, 1.0, np.inf, 0.0]
+    assert scores.set_aside() == [None, NOT_BELOW_ONE, NOT_BELOW_ONE, NON_FINITE, NON_FINITE]
 
 
 def test_losses_do_not_depend_on_batching():

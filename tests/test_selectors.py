@@ -195,6 +195,27 @@ def test_stratified_covers_every_cell_in_proportion():
         assert abs(used[(pool.difficulty == difficulty) & (pool.task == task)].sum() - share) <= 4
 
 
+def test_a_stratified_batch_expects_the_exact_proportion_of_every_cell():
+    sizes = np.array([300, 40, 30, 20, 16, 12, 10, 8])
+    n = int(sizes.sum())
+    pool = PoolView(
+        np.zeros(n, np.int32),
+        np.repeat(np.arange(8), sizes).astype(np.int32),
+        np.ones(n),
+        np.ones(n),
+    )
+    rules = SelectionSettings(0.1, 0.1, 0.015, 16, 4)
+    counts = np.zeros(8)
+    for seed in range(400):
+        picks = get_selector("stratified").pick(
+            pool, init_selection(pool), rules, Quota(99, 99), np.random.default_rng(seed)
+        )
+        counts += np.bincount(pool.task[picks.indices], minlength=8)
+    expected = 16 * sizes / n
+    # A cell's count in a batch is its proportion rounded up or down: its variance is at most 1/4.
+    np.testing.assert_allclose(counts / 400, expected, atol=4 * 0.5 / np.sqrt(400))
+
+
 def test_static_rankings_take_each_sample_once_before_repeating():
     pool = small_pool()
     rules = SelectionSettings(0.1, 0.1, 0.015, 2, 4)

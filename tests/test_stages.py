@@ -217,6 +217,15 @@ def test_training_killed_twice_ends_with_the_same_bits_in_the_same_mlflow_run(wo
     assert len(steps) == samples["step"].max()
 
 
+def test_another_algorithm_does_not_continue_a_finished_training(workspace, copy):
+    utility = copy / "lead_core/utility.py"
+    utility.write_text(
+        utility.read_text().replace("return (1 - smoothing)", "return 0.5 * (1 - smoothing)")
+    )
+    call(copy, "flows.stages", "train")
+    assert hashes(copy / "artifacts/train") != hashes(workspace / "artifacts/train")
+
+
 def test_sigterm_ends_training_with_a_run_that_says_killed(copy):
     train_afresh(copy)
     (copy / "mlflow.db").unlink()
@@ -227,7 +236,7 @@ def test_sigterm_ends_training_with_a_run_that_says_killed(copy):
 
 
 def test_a_forced_rerun_of_everything_gives_the_same_bits(workspace, copy):
-    shutil.rmtree(copy / ".lead_state")
+    shutil.rmtree(copy / ".lead_state")  # DVC alone would be given the finished training's state
     call(copy, "dvc", "repro", "--force")
     assert hashes(copy / "artifacts") == hashes(workspace / "artifacts")
 

@@ -98,7 +98,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def processes_in(folder: Path) -> set[int]:
-    """Return the ids of running processes whose working directory is in `folder` (Linux)."""
+    """Return the ids of other running processes whose working directory is in `folder` (Linux)."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -106,7 +106,7 @@ def processes_in(folder: Path) -> set[int]:
             state = (process / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        if inside and state != "Z":
+        if inside and state != "Z" and int(process.name) != os.getpid():
             found.add(int(process.name))
     return found
 

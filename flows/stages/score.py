@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
     model = resolve_model(params.model.name, params.model.revision)
     manifest = read_manifest(layout.pool, "prepare")
     check_chain("the pool", manifest["model_sha256"], model.sha256, "prepare")
-    pool = open_pool(layout.pool)
+    pool = open_pool(layout.pool, verify=True)
     runtime = resolve_runtime(
         params.runtime.device, params.runtime.threads, params.runtime.precision
     )
@@ -51,9 +52,10 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
         model_sha256=model.sha256,
         ledger=ledger.as_dict(),
     )
-    aside = sum(reason is not None for reason in scores.set_aside())
+    aside = Counter(reason for reason in scores.set_aside() if reason)
+    set_aside = ", ".join(f"{n} {reason}" for reason, n in sorted(aside.items())) or "none"
     return (
-        f"scored {len(samples)} records: median loss {np.median(scores.loss):.3f} nats/token, median "
-        f"IFD {np.median(scores.ifd):.3f}, {aside} set aside (IFD not below 1); "
+        f"scored {len(samples)} records: median loss {np.nanmedian(scores.loss):.3f} nats/token, "
+        f"median IFD {np.nanmedian(scores.ifd):.3f}; set aside: {set_aside}; "
         f"{ledger.sequences['offline']} forwards"
     )

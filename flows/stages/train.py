@@ -5,14 +5,14 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 
-from lead_core import __version__
 from lead_core.artifacts import (
     Layout,
     check_chain,
@@ -27,7 +27,14 @@ from lead_core.checkpoint import CheckpointStore
 from lead_core.errors import LeadError
 from lead_core.ledger import CostLedger, count_forwards
 from lead_core.loop_state import LoopState
-from lead_core.model import ResponseLoss, add_adapter, decoder_of, load_model, resolve_runtime
+from lead_core.model import (
+    ResolvedRuntime,
+    ResponseLoss,
+    add_adapter,
+    decoder_of,
+    load_model,
+    resolve_runtime,
+)
 from lead_core.params import Params
 from lead_core.pool import open_heldout, open_pool
 from lead_core.rounds import Interrupted, Limits, Pool, RoundLoop, RoundReport, UtilitySettings
@@ -37,7 +44,14 @@ from lead_core.storage import append_jsonl, sha256_file, sha256_json
 from lead_core.tracking import open_run, resolve_settings
 from lead_core.tracking_run import TrackedRun
 from lead_core.training import OptimizerSettings, Trainer
-from lead_core.training_state import drop_finished_states, mark_finished, state_folder
+from lead_core.training_state import (
+    code_hash,
+    drop_finished_states,
+    mark_finished,
+    state_folder,
+)
+
+LIBRARIES = ("accelerate", "numpy", "peft", "torch", "transformers")  # whose update may move a bit
 
 
 @dataclass(frozen=True)
@@ -62,7 +76,7 @@ def read_inputs(params: Params, layout: Layout) -> TrainInputs:
     check_chain("the scores", scores_manifest["model_sha256"], model.sha256, "score")
     check_chain("the scores", scores_manifest["pool_sha256"], pool_hash, "score")
     check_chain("the clusters", clusters_manifest["scores_sha256"], scores_hash, "cluster")
-    records = open_pool(layout.pool)
+    records = open_pool(layout.pool, verify=True)
     pool = Pool(
         ids=scores["id"].to_numpy(),
         sources=np.asarray(records.sources),
@@ -75,13 +89,14 @@ def read_inputs(params: Params, layout: Layout) -> TrainInputs:
         encoded=records.encoded,
     )
     hashes = {
+        "heldout_sha256": pool_manifest["heldout_sha256"],
         "model_sha256": model.sha256,
         "pool_sha256": pool_hash,
         "scores_sha256": scores_hash,
         "clusters_sha256": clusters_manifest["clusters_sha256"],
     }
     offline = scores_manifest["ledger"]["offline"]
-    return TrainInputs(model, pool, open_heldout(layout.pool), hashes, offline)
+    return TrainInputs(model, pool, open_heldout(layout.pool, verify=True), hashes, offline)
 
 
 def train(params: Params, layout: Layout, workspace: Path) -> str:
@@ -89,12 +104,17 @@ def train(params: Params, layout: Layout, workspace: Path) -> str:
     started = time.monotonic()
     selector = get_selector(params.select.selector)
     inputs = read_inputs(params, layout)
+    runtime = resolve_runtime(
+        params.runtime.device, params.runtime.threads, params.runtime.precision
+    )
     settings = {
         name: getattr(params, name).model_dump(mode="json")
         for name in ("runtime", "model", "select", "bandit", "utility", "train")
     }
     identity = {
-        "version": __version__,
+        "code": [code_hash(), sha256_file(Path(__file__))],
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "runtime": asdict(runtime),
         "seed": params.seed,
         "settings": settings,
         **inputs.manifest,
@@ -116,11 +136,12 @@ def train(params: Params, layout: Layout, workspace: Path) -> str:
         },
         params=params.model_dump(mode="json"),
     ) as run:
-        loop, model, tokenizer, recorder = _build(params, inputs, state, layout, run)
+        loop, model, tokenizer, recorder = _build(params, inputs, runtime, state, layout, run)
         try:
             last = loop.run()
         except Interrupted:
             raise SystemExit(128 + signal.SIGTERM) from None
+        _check_trained(last, loop)
         _write(params, layout, loop, last, model, recorder, inputs)
         train_hash = sha256_file(layout.train / "manifest.json")
         _record(run, layout, inputs, loop, recorder, train_hash)
@@ -193,12 +214,14 @@ class _Recorder:
 
 
 def _build(
-    params: Params, inputs: TrainInputs, state: Path, layout: Layout, run: TrackedRun
+    params: Params,
+    inputs: TrainInputs,
+    runtime: ResolvedRuntime,
+    state: Path,
+    layout: Layout,
+    run: TrackedRun,
 ) -> tuple[RoundLoop, Any, Any, _Recorder]:
     """Load the model and put the loop together."""
-    runtime = resolve_runtime(
-        params.runtime.device, params.runtime.threads, params.runtime.precision
-    )
     selector = get_selector(params.select.selector)
     trust = params.model.trust_remote_code
     tokenizer = load_tokenizer(inputs.model, trust_remote_code=trust)
@@ -258,7 +281,7 @@ def _build(
             sketch_size=utility.sketch_size,
             snapshots=utility.displacement_snapshots,
         ),
-        limits=training_limits(params, len(inputs.pool.ids), whole_pool=selector.whole_pool),
+        limits=training_limits(params, inputs.pool.view.loss, whole_pool=selector.whole_pool),
         effective_batch=params.train.effective_batch,
         seed=params.seed,
         ledger=ledger,
@@ -273,11 +296,15 @@ def _build(
     return loop, model, tokenizer, recorder
 
 
-def training_limits(params: Params, pool_size: int, *, whole_pool: bool) -> Limits:
-    """Return when training stops; `full` is one epoch over the pool, outside the budget."""
-    select = params.select
+def training_limits(params: Params, loss: np.ndarray, *, whole_pool: bool) -> Limits:
+    """Return when training stops; `full` is one epoch over the pool, outside the budget.
+
+    loss [n]: offline losses; records where it is no number cannot be trained on.
+    """
+    select, pool_size = params.select, len(loss)
     if whole_pool:
-        return Limits(pool_size, pool_size, None)
+        epoch = int(np.isfinite(loss).sum())
+        return Limits(epoch, epoch, None)
     if select.budget_samples is not None:
         distinct = select.budget_samples
     else:
@@ -290,6 +317,22 @@ def training_limits(params: Params, pool_size: int, *, whole_pool: bool) -> Limi
     factor = select.visits_per_budget
     visits = None if factor is None else max(1, round(factor * distinct))
     return Limits(distinct, visits, select.max_rounds)
+
+
+def _check_trained(last: LoopState, loop: RoundLoop) -> None:
+    """Raise LeadError when nothing could be trained on; say so when training ended early."""
+    aside = int((loop.pool.view.difficulty < 0).sum())
+    if not last.round:
+        raise LeadError(
+            f"{loop.selector.name} finds no record to train on: {aside} of {len(loop.pool.ids)} are "
+            "set aside (IFD not below 1, or no number); see artifacts/clusters/clusters.json"
+        )
+    wanted = loop.limits.visits
+    if wanted is not None and last.visits < wanted and loop.limits.rounds is None:
+        print(
+            f"note: training ended after {last.visits} of {wanted} samples: nothing else may be used "
+            f"({aside} records set aside, select.max_uses {loop.settings.max_uses})"
+        )
 
 
 def _monitor(
@@ -404,6 +447,7 @@ def _note_times(layout: Layout, loop: RoundLoop, recorder: _Recorder, seconds: f
             "stage": "train",
             "seconds": round(seconds, 3),
             "rounds_seconds": round(recorder.seconds, 3),
+            "ledger_seconds": {k: round(v, 3) for k, v in loop.ledger.seconds.items()},
             "replayed": loop.ledger.as_dict()["replayed"],
         },
     )

@@ -50,7 +50,7 @@ class SelectionSettings:
 class SelectionState:
     """All that selection carries from round to round, and all that a checkpoint must keep of it.
 
-    utility float64 [n], uses int [n], visited bool [n] is ``uses > 0``.
+    utility float64 [n]; uses int16 [n], how often each sample was trained on.
     """
 
     utility: FloatArray
@@ -61,7 +61,7 @@ class SelectionState:
 
 @dataclass(frozen=True)
 class Quota:
-    """What may still be chosen: training samples in all, and samples not used before (None: any)."""
+    """What may still be chosen: training samples in all, and samples not used before."""
 
     visits: int
     distinct: int

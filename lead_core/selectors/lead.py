@@ -52,7 +52,7 @@ class LeadSelector:
         probabilities = arm_probabilities(state.bandit, counts > 0, exploration)
         arm = draw_arm(probabilities, rng)
         inside = eligible & (pool.difficulty == arm)
-        wanted = max(settings.min_round, int(np.ceil(settings.round_fraction * counts[arm])))
+        wanted = max(settings.min_round, _share(settings.round_fraction, counts[arm]))
         n = cap(wanted, inside, state, quota)
         indices = self._finest(pool, state, np.flatnonzero(inside), n)
         return Picks(indices, arm, probabilities, state.bandit.log_weights, counts)
@@ -84,6 +84,11 @@ class LeadSelector:
             for members in [inside[groups == task]]
         ]
         return np.concatenate(chosen)
+
+
+def _share(fraction: float, count: int) -> int:
+    """Return ``ceil(fraction * count)``, not one more for a product that rounding put above it."""
+    return int(np.ceil(fraction * count - 1e-9))
 
 
 SELECTORS = (

@@ -8,6 +8,7 @@ import numpy as np
 
 from lead_core.bandit import BanditState
 from lead_core.selectors.contract import (
+    IntArray,
     Picks,
     PoolView,
     Quota,
@@ -52,7 +53,7 @@ class UniformSelector:
         cells = np.stack([pool.difficulty[open_indices], pool.task[open_indices]], axis=1)
         names, groups = np.unique(cells, axis=0, return_inverse=True)
         groups = groups.reshape(-1)
-        shares = _random_remainder(np.bincount(groups, minlength=len(names)), n, rng)
+        shares = _proportional_shares(np.bincount(groups, minlength=len(names)), n, rng)
         chosen = [
             rng.choice(open_indices[groups == cell], int(share), replace=False)
             for cell, share in enumerate(shares)
@@ -67,18 +68,15 @@ class UniformSelector:
         return state.bandit
 
 
-def _random_remainder(counts: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Split `n` over groups in proportion to `counts`; what is left over goes by chance.
+def _proportional_shares(counts: IntArray, n: int, rng: np.random.Generator) -> IntArray:
+    """Split `n` over groups so that each expects its exact proportion of it.
 
-    A batch is often smaller than the number of groups: by largest remainder the same few large
-    groups would take every one of them.
+    Systematic sampling: the groups lie end to end on a line, cut at regular places from a random
+    start. A batch is often smaller than the number of groups: by largest remainder the same few large
+    ones would take every batch.
     """
-    floors = counts * n // max(int(counts.sum()), 1)
-    left = n - int(floors.sum())
-    if left:
-        spare = np.repeat(np.arange(len(counts)), counts - floors)
-        np.add.at(floors, rng.choice(spare, left, replace=False), 1)
-    return floors
+    edges = np.concatenate([[0], np.cumsum(counts)]) * n / max(int(counts.sum()), 1)
+    return np.diff(np.floor(edges + rng.random())).astype(np.int64)
 
 
 SELECTORS = (
