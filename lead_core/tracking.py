@@ -302,7 +302,11 @@ def _connect(settings: TrackingSettings) -> _Store:
         experiment = client.get_experiment_by_name(settings.experiment)
         if experiment is None:
             try:
-                client.create_experiment(settings.experiment, settings.artifact_location)
+                client.create_experiment(
+                    settings.experiment,
+                    settings.artifact_location,
+                    tags={"mlflow.experimentKind": "custom_model_development"},  # UI: runs first
+                )
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another machine was faster
                     raise

@@ -41,7 +41,9 @@ SETTINGS = [
 
 def environment() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "LEAD_"))}
-    return {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    # As in an activated environment: DVC starts the stages with the `python` of the PATH.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    return {**kept, "PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 def call(workspace: Path, module: str, *arguments: str, code: int = 0) -> str:

@@ -189,11 +189,7 @@ class _Recorder:
 
     def _log(self, report: RoundReport) -> None:
         row, number = report.round, report.round["round"]
-        arms = {
-            f"arm/{name}/{k}": value
-            for name in ("probabilities", "eligible")
-            for k, value in enumerate(row[name] or [])
-        }
+        arms = {f"round/arm_probability/{k}": p for k, p in enumerate(row["probabilities"] or [])}
         names = ("arm", "n_selected", "loss_change", "reward_raw", "reward", "beta", "cos")
         figures = {f"round/{name}": row[name] for name in (*names, "grad_sq_norm", "distinct")}
         before = float(np.mean([s["utility_before"] for s in report.samples]))
