@@ -48,6 +48,7 @@ def lock() -> None:
     from flows.workspace import find_workspace, hold_workspace
 
     workspace = find_workspace(Path.cwd())
+    os.chdir(workspace)  # what params.yaml names is relative to it
     with hold_workspace(workspace):
         changed = update_source_lock(workspace)
     print(f"{SOURCE_LOCK}: {'written' if changed else 'up to date'}")
@@ -80,6 +81,7 @@ def run(
     from flows.workspace import find_workspace, hold_workspace
 
     workspace = find_workspace(Path.cwd())
+    os.chdir(workspace)  # what params.yaml names is relative to it
     if dry_run:
         if set_:
             raise LeadError("--dry-run writes nothing, so it cannot be combined with --set")
@@ -93,7 +95,8 @@ def run(
             _run_flow(workspace, stages or [], force=force, quiet=quiet)
         else:
             print("Everything is up to date.")
-    _show_results(workspace)
+    if not stages or "report" in stages:  # else the report is of an earlier run
+        _show_results(workspace)
 
 
 @app.command()

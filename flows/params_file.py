@@ -18,6 +18,7 @@ from lead_core.params import (
     read_mapping,
 )
 from lead_core.storage import write_text
+from lead_core.tracking_names import redact
 
 
 def edit_params(path: Path, overrides: Sequence[str]) -> list[str]:
@@ -53,7 +54,7 @@ def _means(text: str, params: Params) -> bool:
 
 def _differences(before: Params, after: Params) -> list[str]:
     old, new = flatten(before), flatten(after)
-    return [f"{key}: {old[key]!r} -> {new[key]!r}" for key in new if old[key] != new[key]]
+    return [redact(f"{key}: {old[key]!r} -> {new[key]!r}") for key in new if old[key] != new[key]]
 
 
 def _typed(params: Params, keys: list[str], given: Any) -> Any:

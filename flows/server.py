@@ -23,7 +23,6 @@ from flows.process import start_supervised, stop_supervised
 from lead_core.errors import LeadError
 
 STARTUP_SECONDS = 120.0  # a first start migrates the database: 12 s on two cores, more under load
-PREFERRED_PORT = 4200  # Prefect's own default, so that links to runs keep their meaning
 
 
 @contextlib.contextmanager
@@ -88,11 +87,7 @@ def _wait_until_healthy(port: int, process: subprocess.Popen[bytes], log_path: P
 
 
 def _free_port() -> int:
-    """Return the preferred port, or any free one if it is taken."""
-    for port in (PREFERRED_PORT, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return int(probe.getsockname()[1])
-    raise LeadError("no free port on 127.0.0.1 for Prefect's API")
+    """Return a port that is free, of the kernel's choice: two runs that start at once never meet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

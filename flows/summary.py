@@ -74,7 +74,7 @@ def run_summary(
         lines.append(f"| {stage} | {'failed' if place == 0 else 'not run'} | |")
     if failure:
         return "\n".join([*lines, "", f"**{failure}**", ""])
-    if figures := headline(workspace):
+    if "report" in stages and (figures := headline(workspace)):
         lines += ["", "| result | |", "|---|---|", *(f"| {a} | {b} |" for a, b in figures)]
     lines += ["", "| where to look next | |", "|---|---|"]
     lines += [f"| {name} | `{place}` |" for name, place in next_steps(workspace)]

@@ -127,6 +127,7 @@ def _resolve_hub(name: str, revision: str | None) -> ResolvedModel:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -134,6 +135,8 @@ def _resolve_hub(name: str, revision: str | None) -> ResolvedModel:
 
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
+    except HFValidationError as error:
+        raise LeadError(f"model.name: {name!r} is no hub id; it has the form owner/name") from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise LeadError(
             f"model.name: the hub has no model {name!r} at revision {revision or 'main'} that you "

@@ -103,7 +103,7 @@ def _load_task(manager: TaskManager, name: str) -> Any:
     try:
         found = manager.load([name])
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         text = f"params.yaml: evaluate.tasks: {name} does not load ({reason})"
         if isinstance(error, ConnectionError) and not datasets.config.HF_HUB_OFFLINE:
             raise TransientError(f"{text}; check the network, or remove it") from error

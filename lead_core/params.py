@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -68,6 +69,11 @@ def _source(value: Any) -> Any:
     return value
 
 
+_CREDENTIALS = re.compile(
+    r"://[^\s/?#]*:[^\s/?#]*@|[?&][^=&]*(?:sig|token|key|secret|password|credential)[^=&]*=", re.I
+)
+
+
 class DataParams(Section):
     """The pool of instruction examples (stage `prepare`)."""
 
@@ -79,6 +85,17 @@ class DataParams(Section):
         ge=8, description="longer records (chat template included) are rejected"
     )
     heldout_per_source: int = Field(ge=0, description="records per source kept out of the pool")
+
+    @field_validator("sources")
+    @classmethod
+    def _no_credentials(cls, sources: tuple[SourceParams, ...]) -> tuple[SourceParams, ...]:
+        for number, source in enumerate(sources):
+            if _CREDENTIALS.search(source.uri):
+                raise ValueError(
+                    f"must not hold credentials (entry {number}): dvc.lock and MLflow keep what stands "
+                    "here; give them to the store itself (environment, ~/.netrc, ~/.aws)"
+                )
+        return sources
 
 
 class ScoreParams(Section):

@@ -92,7 +92,7 @@ def _open(folder: Path, name: str, hash_key: str, verify: bool) -> Pool:
     try:
         dataset = datasets.Dataset.from_file(str(path))
     except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LeadError(f"{path} is damaged ({reason}); run `{_MADE_BY} --force`") from error
     table = dataset.data
     token_chunks = table.column("input_ids").chunks

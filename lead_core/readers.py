@@ -378,7 +378,7 @@ def _parquet(path: Path, label: str) -> Iterator[Element]:
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
                 yield from _batch_rows(batch)
     except pa.ArrowInvalid as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LeadError(
             f"{label} is not a whole Parquet file ({reason}); write or copy it again"
         ) from error

@@ -113,6 +113,19 @@ def open_run(
         run.close("FINISHED")
 
 
+# Where a run came from: written by the first process, kept by those that add to it later.
+ORIGIN = frozenset(
+    {
+        "lead.flow_run_id",
+        "lead.flow_run_url",
+        "lead.git_dirty",
+        "lead.stage",
+        "lead.version",
+        "mlflow.source.git.commit",
+    }
+)
+
+
 @dataclass(frozen=True)
 class SyncReport:
     """What became of the outboxes, one per process that logged, and how many dead runs there were.
@@ -486,6 +499,7 @@ class _Sender:
             )
         else:
             self._client.update_run(run.info.run_id, status="RUNNING")
+            tags = {k: v for k, v in tags.items() if k not in ORIGIN or k not in run.data.tags}
             if FAILURE_TAG in run.data.tags:
                 self._client.delete_tag(run.info.run_id, FAILURE_TAG)
         self._mark(run_id=run.info.run_id)

@@ -16,8 +16,9 @@ MAX_TAG = 8000
 
 
 def redact(text: str) -> str:
-    """Return `text` without the user and password of any URI in it."""
-    return re.sub(r"://[^\s/]*@", "://***@", text)
+    """Return `text` without the user, password and query of any URI in it."""
+    text = re.sub(r"://[^\s/]*@", "://***@", text)
+    return re.sub(r"((?:https?|s3|gs|abfss?|az)://[^\s\"'?#]*)[?][^\s\"',]*", r"\1?***", text)
 
 
 def first_line(error: BaseException) -> str:

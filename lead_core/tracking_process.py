@@ -32,7 +32,11 @@ def origin_tags(workspace: Path) -> dict[str, str]:
     }
     commit = _git(workspace, "rev-parse", "HEAD")
     if commit is not None:
-        changes = _git(workspace, "status", "--porcelain", "--untracked-files=no")
+        # What DVC itself writes and stages is no edit of anybody's.
+        ignored = [f":(exclude){name}" for name in ("dvc.lock", "sources.lock.json")]
+        changes = _git(
+            workspace, "status", "--porcelain", "--untracked-files=no", "--", ".", *ignored
+        )
         tags["mlflow.source.git.commit"] = commit  # the name that MLflow's UI has a column for
         tags["lead.git_dirty"] = "true" if changes else "false"
     return legal_tags(tags)

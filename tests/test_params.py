@@ -90,6 +90,23 @@ def test_a_source_may_be_a_plain_string_or_a_mapping():
 
 
 @pytest.mark.parametrize(
+    "uri",
+    ["https://me:pw@host/a.jsonl", "https://host/a?X-Amz-Signature=abc", "s3://b/a?token=t&x=1"],
+)
+def test_a_source_with_credentials_is_refused_without_repeating_them(uri):
+    text = problems(f"data.sources=['{uri}']")
+    assert text.startswith("params.yaml: data.sources must not hold credentials (entry 0)")
+    assert uri not in text
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://bucket/a@b.jsonl", "https://host/a?version=2", "hf://o/n?split=a"]
+)
+def test_a_source_without_credentials_is_not_taken_for_one(uri):
+    assert load_params(PARAMS, [f"data.sources=['{uri}']"]).data.sources[0].uri == uri
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a: [", "is not valid YAML"),

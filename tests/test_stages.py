@@ -251,6 +251,8 @@ def test_training_and_evaluation_share_one_mlflow_run_with_what_people_compare(w
     assert run.data.params["select.selector"] == "lead"
     assert run.data.params["train.lora.rank"] == "2"
     assert {"lead.selector", "lead.seed", "lead.pool_hash", "lead.train_hash"} <= set(run.data.tags)
+    assert run.data.tags["lead.stage"] == "train"
+    assert run.data.tags["lead.evaluated"] == "true"
     assert {
         "eval/lead_heldout/loss",
         "eval/lead_heldout/loss.base",

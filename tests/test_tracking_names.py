@@ -74,3 +74,8 @@ def test_an_error_is_told_in_one_line_with_its_kind_unless_it_is_our_own():
     assert first_line(ValueError("bad\nworse")) == "ValueError: bad"
     assert first_line(LeadError("train.lr must be positive")) == "train.lr must be positive"
     assert first_line(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
+def test_the_query_of_a_url_is_redacted_as_well():
+    assert redact("['https://h/a.jsonl?X-Sig=s', 2]") == "['https://h/a.jsonl?***', 2]"
+    assert redact("what is this? nothing") == "what is this? nothing"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 import time
 import warnings
@@ -37,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     except LeadError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("error: stopped by Ctrl-C", file=sys.stderr)
+        return 128 + signal.SIGINT
     seconds = round(time.monotonic() - started, 3)
     append_jsonl(Path("artifacts/timings.jsonl"), {"stage": chosen.stage, "seconds": seconds})
     return 0

@@ -43,7 +43,7 @@ def evaluate(params: Params, layout: Layout, workspace: Path) -> str:
         tracking,
         name=f"{manifest['selector']}-seed{manifest['seed']}",
         key={"lead.train_hash": train_hash},
-        tags={"lead.stage": "evaluate"},
+        tags={"lead.evaluated": "true"},
         params={"evaluate": params.evaluate.model_dump(mode="json")},
     ) as run:
         results = run_evaluation(

@@ -134,7 +134,7 @@ def train(params: Params, layout: Layout, workspace: Path) -> str:
             "lead.pool_hash": inputs.manifest["pool_sha256"],
             "lead.model_hash": inputs.manifest["model_sha256"],
         },
-        params=params.model_dump(mode="json"),
+        params=params.model_dump(mode="json", exclude={"evaluate", "report", "tracking"}),
     ) as run:
         loop, model, tokenizer, recorder = _build(params, inputs, runtime, state, layout, run)
         try:
@@ -357,13 +357,14 @@ def _monitor(
 
 
 def _stop_flag() -> Callable[[], bool]:
-    """Return a function that says whether SIGTERM has arrived: training stops at the next step."""
+    """Return a function that says whether SIGTERM or Ctrl-C has come: training stops at a step."""
     asked: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
         asked.append(number)
 
-    signal.signal(signal.SIGTERM, note)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, note)
     return lambda: bool(asked)
 
 
