@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from lead_core.errors import LeadError, TransientError
+from lead_core.errors import LeadError, TransientError, first_reason
 from lead_core.storage import replaced_directory, sha256_file, sha256_json, write_json
 
 EMBEDDED_PREFIX = "embedded://"
@@ -220,7 +220,7 @@ def _dequantise(gguf: Path, folder: Path) -> None:
             **where, dtype=torch.float32, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_reason(error)
         raise LeadError(f"model.name: {gguf.name} is no GGUF file that loads ({reason})") from error
     # What was loaded is plain float32; saving must not describe it as quantised.
     if hasattr(model.config, "quantization_config"):

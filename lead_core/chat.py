@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 
 from lead_core.assets import ResolvedModel
-from lead_core.errors import LeadError
+from lead_core.errors import LeadError, first_reason
 
 Message = dict[str, str]
 
@@ -41,7 +41,7 @@ def load_tokenizer(model: ResolvedModel, *, trust_remote_code: bool) -> Any:
             str(model.path), trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_reason(error)
         raise LeadError(
             f"model.name: the tokenizer of {model.name} does not load ({reason}); the folder needs "
             "tokenizer.json and tokenizer_config.json"

@@ -28,3 +28,8 @@ class TransientError(LeadError):
     """Something that may go through when tried again (network, a busy disk): flows retry it."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
+def first_reason(error: BaseException) -> str:
+    """Return the first line of what a library says went wrong; its type's name if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

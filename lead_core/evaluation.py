@@ -31,7 +31,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from lead_core.chat import Encoded, encode, render
-from lead_core.errors import LeadError, TransientError
+from lead_core.errors import LeadError, TransientError, first_reason
 from lead_core.ledger import CostLedger
 from lead_core.model import ResolvedRuntime, ResponseLoss
 from lead_core.pool import open_heldout
@@ -103,7 +103,7 @@ def _load_task(manager: TaskManager, name: str) -> Any:
     try:
         found = manager.load([name])
     except (OSError, ValueError, ImportError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_reason(error)
         text = f"params.yaml: evaluate.tasks: {name} does not load ({reason})"
         if isinstance(error, ConnectionError) and not datasets.config.HF_HUB_OFFLINE:
             raise TransientError(f"{text}; check the network, or remove it") from error

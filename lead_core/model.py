@@ -15,7 +15,7 @@ from torch import nn
 
 from lead_core.assets import ResolvedModel
 from lead_core.chat import Encoded
-from lead_core.errors import LeadError
+from lead_core.errors import LeadError, first_reason
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def load_model(model: ResolvedModel, *, device: str, trust_remote_code: bool) ->
             trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_reason(error)
         raise LeadError(
             f"model.name: {model.name} does not load ({reason}); check that its weights are whole"
         ) from error

@@ -11,7 +11,7 @@ import numpy as np
 
 from lead_core.artifacts import read_manifest
 from lead_core.chat import Encoded, Message
-from lead_core.errors import LeadError
+from lead_core.errors import LeadError, first_reason
 from lead_core.storage import sha256_file
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _open(folder: Path, name: str, hash_key: str, verify: bool) -> Pool:
     try:
         dataset = datasets.Dataset.from_file(str(path))
     except (pa.ArrowInvalid, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_reason(error)
         raise LeadError(f"{path} is damaged ({reason}); run `{_MADE_BY} --force`") from error
     table = dataset.data
     token_chunks = table.column("input_ids").chunks

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lead_core.errors import LeadError
+from lead_core.errors import LeadError, first_reason
 from lead_core.records import Reason, Rejection
 
 KNOWN_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv")
@@ -378,7 +378,7 @@ def _parquet(path: Path, label: str) -> Iterator[Element]:
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
                 yield from _batch_rows(batch)
     except pa.ArrowInvalid as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_reason(error)
         raise LeadError(
             f"{label} is not a whole Parquet file ({reason}); write or copy it again"
         ) from error

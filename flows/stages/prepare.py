@@ -7,14 +7,14 @@ from pathlib import Path
 from lead_core.artifacts import Layout
 from lead_core.assets import resolve_model
 from lead_core.chat import load_tokenizer
-from lead_core.lock import check_lock, read_lock
+from lead_core.lock import LOCK_FILE, check_lock, read_lock
 from lead_core.params import Params
 from lead_core.preparation import prepare_pool, summarise
 
 
 def prepare(params: Params, layout: Layout, workspace: Path) -> str:
     """Read the sources into a pool and a held-out split."""
-    lock = read_lock(workspace / "sources.lock.json")
+    lock = read_lock(workspace / LOCK_FILE)
     check_lock(lock, params, workspace)
     model = resolve_model(params.model.name, params.model.revision)
     counts = prepare_pool(
