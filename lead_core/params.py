@@ -35,6 +35,10 @@ class RuntimeParams(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         description="auto: bf16 autocast where the hardware has it, else fp32"
     )
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
+        description="auto: eager on a CPU (faster up to about 500 tokens; memory grows with their "
+        "square), else what transformers prefers"
+    )
 
 
 class ModelParams(Section):

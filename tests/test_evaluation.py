@@ -385,7 +385,7 @@ def test_the_default_models_losses_agree_with_direct_computation(tmp_path):
         d["input_ids"][:2] == [start, *system] for d in documents
     )  # one <|im_start|>, not two
     model = add_adapter(
-        load_model(resolved, device="cpu", trust_remote_code=False),
+        load_model(resolved, device="cpu", attention="auto", trust_remote_code=False),
         rank=4,
         alpha=8,
         dropout=0.0,

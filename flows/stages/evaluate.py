@@ -36,7 +36,12 @@ def evaluate(params: Params, layout: Layout, workspace: Path) -> str:
     runtime = resolve_runtime(
         params.runtime.device, params.runtime.threads, params.runtime.precision
     )
-    base = load_model(model, device=runtime.device, trust_remote_code=trust)
+    base = load_model(
+        model,
+        device=runtime.device,
+        attention=params.runtime.attention,
+        trust_remote_code=trust,
+    )
     train_hash = sha256_file(layout.train / "manifest.json")
     tracking = resolve_settings(workspace, params.tracking.uri, params.tracking.experiment)
     with open_run(

@@ -28,7 +28,13 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
     )
     trust = params.model.trust_remote_code
     tokenizer = load_tokenizer(model, trust_remote_code=trust)
-    loss = ResponseLoss(load_model(model, device=runtime.device, trust_remote_code=trust), runtime)
+    causal_lm = load_model(
+        model,
+        device=runtime.device,
+        attention=params.runtime.attention,
+        trust_remote_code=trust,
+    )
+    loss = ResponseLoss(causal_lm, runtime)
     ledger = CostLedger()
     count_forwards(decoder_of(loss.causal_lm), ledger)
     samples = pool.encoded(np.arange(len(pool.ids)))

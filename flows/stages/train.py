@@ -223,7 +223,12 @@ def _build(
     tokenizer = load_tokenizer(inputs.model, trust_remote_code=trust)
     lora = params.train.lora
     model = add_adapter(
-        load_model(inputs.model, device=runtime.device, trust_remote_code=trust),
+        load_model(
+            inputs.model,
+            device=runtime.device,
+            attention=params.runtime.attention,
+            trust_remote_code=trust,
+        ),
         rank=lora.rank,
         alpha=lora.alpha,
         dropout=lora.dropout,
