@@ -42,7 +42,7 @@ def build_lock(params: Params, workspace: Path) -> dict[str, Any]:
     return {
         "schema": 1,
         "model": _lock_model(params),
-        "sources": [_lock_source(source, workspace) for source in params.data.sources],
+        "sources": [_lock_source(source, workspace) for source in params.data.read_from],
     }
 
 
@@ -72,7 +72,7 @@ def check_lock(
     cached copies that the lock names, hub data sets are pinned by their commit.
     """
     if "sources" in parts:
-        _check_sources(lock["sources"], params.data.sources, workspace)
+        _check_sources(lock["sources"], params.data.read_from, workspace)
     if "model" in parts and lock["model"] != (current := _lock_model(params)):
         was = lock["model"]["name"]
         changed = "its files changed" if was == current["name"] else f"it was {was}"

@@ -62,20 +62,41 @@ class SourceParams(Section):
     )
     name: str | None = Field(description="name in reports; null: the file's stem or package")
     limit: int | None = Field(ge=1, description="keep at most so many records, drawn by hash")
+    local: str | None = Field(
+        description="file below data.local_copies that is read instead of the URI, where that is set"
+    )
+
+    @field_validator("local")
+    @classmethod
+    def _inside(cls, local: str | None) -> str | None:
+        if local and (Path(local).is_absolute() or ".." in Path(local).parts):
+            raise ValueError(f"must be a path inside data.local_copies, got {local!r}")
+        return local
 
 
 def _source(value: Any) -> Any:
     """Let a plain string stand for a source without a name or limit of its own."""
     if isinstance(value, str):
-        return {"uri": value, "name": None, "limit": None}
+        return {"uri": value, "name": None, "limit": None, "local": None}
     if isinstance(value, Mapping):
-        return {"name": None, "limit": None, **value}
+        return {"name": None, "limit": None, "local": None, **value}
     return value
 
 
 _CREDENTIALS = re.compile(
     r"://[^\s/?#]*:[^\s/?#]*@|[?&][^=&]*(?:sig|token|key|secret|password|credential)[^=&]*=", re.I
 )
+
+
+class DirtParams(Section):
+    """Known faults planted into the pool (never into held-out records), for experiments."""
+
+    exchanged_fraction: float = Field(
+        ge=0, le=1, description="records of a source that get the response of another one of it"
+    )
+    near_duplicate_fraction: float = Field(
+        ge=0, le=0.5, description="records of a source replaced by another one, lightly reworded"
+    )
 
 
 class DataParams(Section):
@@ -89,6 +110,25 @@ class DataParams(Section):
         ge=8, description="longer records (chat template included) are rejected"
     )
     heldout_per_source: int = Field(ge=0, description="records per source kept out of the pool")
+    local_copies: str | None = Field(
+        description="folder with copies of sources that name a `local` file; null: read the URIs"
+    )
+    dirt: DirtParams | None = Field(
+        description="known faults planted into the pool, for experiments; null: none"
+    )
+
+    @property
+    def read_from(self) -> tuple[SourceParams, ...]:
+        """Return the sources with local copies in the place of their URIs, where there are any."""
+        if self.local_copies is None:
+            return self.sources
+        folder = Path(self.local_copies)
+        return tuple(
+            source.model_copy(update={"uri": str(folder / source.local)})
+            if source.local
+            else source
+            for source in self.sources
+        )
 
     @field_validator("sources")
     @classmethod

@@ -7,25 +7,34 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lead_core.chat import EncodingError, encode
+from lead_core.dirt import Clean, Fault, Kind, plan_faults
 from lead_core.errors import LeadError
 from lead_core.params import SourceParams
 from lead_core.pool import HELDOUT_FILE, POOL_FILE
 from lead_core.progress import progress
 from lead_core.records import Message, Reason, Rejection, convert
 from lead_core.sources import RawRecord, read_source, redact
-from lead_core.storage import json_text, replaced_directory, sha256_file, sha256_json, write_json
+from lead_core.storage import (
+    json_text,
+    replaced_directory,
+    sha256_file,
+    sha256_json,
+    write_json,
+    write_jsonl,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 REJECTED_FILE = "rejected.jsonl"
+PLANTED_FILE = "planted.jsonl"
 
 _BATCH_ROWS = 1000
 
@@ -88,6 +97,7 @@ def prepare_pool(
     limit: int | None,
     max_tokens: int,
     heldout_per_source: int,
+    dirt: Mapping[Kind, float] | None,
     seed: int,
     tokenizer: Any,
     lock: Mapping[str, Any],
@@ -97,9 +107,11 @@ def prepare_pool(
     """Read, convert, sample, tokenise and split the records of `sources` into the folder `out`.
 
     Limits take records in the order of ``sha256(seed:id)`` and skip those that are too long, so a
-    bigger limit keeps what a smaller one kept. The lock (see `check_lock`) pins remote sources and
-    is named in the manifest. `out` is replaced in one step, only if all goes well. Raises LeadError
-    if a source has no usable record at all, or nothing is short enough.
+    bigger limit keeps what a smaller one kept. With `dirt` (shares by kind of fault) known faults are
+    planted into the pool once the held-out records are taken, and listed in planted.jsonl. The lock
+    (see `check_lock`) pins remote sources and is named in the manifest. `out` is replaced in one
+    step, only if all goes well. Raises LeadError if a source has no usable record at all, or nothing
+    is short enough.
     """
     reading = _read(sources, lock, workspace)
     samples = _sample(
@@ -110,11 +122,16 @@ def prepare_pool(
     heldout_ids = _choose_heldout(samples, heldout_per_source, seed)
     pool = [sample for sample in samples if sample.candidate.id not in heldout_ids]
     heldout = [sample for sample in samples if sample.candidate.id in heldout_ids]
-    counts = _count(reading, pool, heldout, heldout_per_source)
+    faults: list[Fault] = []
+    if dirt is not None:
+        pool, faults = _plant(pool, dirt, max_tokens, seed, tokenizer)
+    counts = _count(reading, pool, heldout, heldout_per_source, faults)
     with replaced_directory(out) as folder:
         _write_samples(folder / POOL_FILE, pool)
         _write_samples(folder / HELDOUT_FILE, heldout)
         _write_rejections(folder / REJECTED_FILE, reading.rejections)
+        if dirt is not None:
+            write_jsonl(folder / PLANTED_FILE, _planted_rows(faults))
         manifest = {
             "schema": 1,
             "model_sha256": lock["model"]["sha256"],
@@ -170,7 +187,7 @@ def _read(sources: Sequence[SourceParams], lock: Mapping[str, Any], workspace: P
                     reading.notes.append(f"{raw.place}: {messages.detail}")
             else:
                 converted = True
-                identity = sha256_json(messages)[:16]
+                identity = record_id(messages)
                 if identity in first_place:
                     same = Rejection(Reason.DUPLICATE, f"the same as {first_place[identity]}")
                     reading.rejections.append((order, raw, same))
@@ -270,8 +287,60 @@ def _choose_heldout(samples: Sequence[_Sample], per_source: int, seed: int) -> s
     return chosen
 
 
+def _plant(
+    pool: Sequence[_Sample],
+    dirt: Mapping[Kind, float],
+    max_tokens: int,
+    seed: int,
+    tokenizer: Any,
+) -> tuple[list[_Sample], list[Fault]]:
+    """Return the pool with faulty records in the places of clean ones, sorted by id."""
+    by_id = {sample.candidate.id: sample for sample in pool}
+    taken = set(by_id)
+
+    def fits(messages: Sequence[Message]) -> bool:
+        new = record_id(messages) not in taken
+        return new and len(encode(tokenizer, messages).input_ids) <= max_tokens
+
+    clean = [Clean(i, s.candidate.raw.source, s.candidate.messages) for i, s in by_id.items()]
+    faults = plan_faults(clean, dirt, seed=seed, fits=fits)
+    for fault in faults:
+        candidate = by_id.pop(fault.replaces).candidate
+        faulty = replace(candidate, id=record_id(fault.messages), messages=fault.messages)
+        sample = _encode(faulty, max_tokens, tokenizer)
+        if isinstance(sample, Rejection) or faulty.id in by_id:
+            raise LeadError(
+                f"data.dirt: a planted record made of {fault.replaces} and {fault.taken_from} cannot "
+                "be used; try another seed"
+            )
+        by_id[faulty.id] = sample
+    return [by_id[name] for name in sorted(by_id)], faults
+
+
+def record_id(messages: Sequence[Message]) -> str:
+    """Return the id of a conversation: 16 hex digits of the hash of its messages."""
+    return sha256_json(messages)[:16]
+
+
+def _planted_rows(faults: Sequence[Fault]) -> list[dict[str, str]]:
+    rows = [
+        {
+            "id": record_id(fault.messages),
+            "kind": fault.kind.value,
+            "replaces": fault.replaces,
+            "taken_from": fault.taken_from,
+        }
+        for fault in faults
+    ]
+    return sorted(rows, key=lambda row: row["id"])
+
+
 def _count(
-    reading: _Reading, pool: Sequence[_Sample], heldout: Sequence[_Sample], heldout_per_source: int
+    reading: _Reading,
+    pool: Sequence[_Sample],
+    heldout: Sequence[_Sample],
+    heldout_per_source: int,
+    faults: Sequence[Fault],
 ) -> PoolCounts:
     kept = Counter(sample.candidate.raw.source for sample in pool)
     held = Counter(sample.candidate.raw.source for sample in heldout)
@@ -291,6 +360,10 @@ def _count(
                 f"{source}: {held[source]} records held out, not {heldout_per_source}: at most half of "
                 f"its {kept[source] + held[source]}, equal prompts on one side"
             )
+    if faults:
+        planted = Counter(fault.kind.value for fault in faults)
+        shown = ", ".join(f"{n} {kind}" for kind, n in sorted(planted.items()))
+        notes.append(f"faults planted on purpose (data.dirt): {shown}; see {PLANTED_FILE}")
     sums = Counter[str]()
     for part in by_source.values():
         sums.update(part)

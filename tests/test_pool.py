@@ -39,7 +39,8 @@ def prepared(folder, tokenizer, files, **changes):
     for name, rows in files.items():
         write(folder / f"{name}.jsonl", rows)
     sources = [
-        SourceParams(uri=f"{name}.jsonl", name=None, limit=limits.get(name)) for name in files
+        SourceParams(uri=f"{name}.jsonl", name=None, limit=limits.get(name), local=None)
+        for name in files
     ]
     lock = {
         "schema": 1,
@@ -50,6 +51,7 @@ def prepared(folder, tokenizer, files, **changes):
         "limit": None,
         "max_tokens": 200,
         "heldout_per_source": 0,
+        "dirt": None,
         "seed": 0,
         "tokenizer": tokenizer,
         "lock": lock,
@@ -150,7 +152,7 @@ def test_rejected_records_survive_whatever_they_hold(tmp_path, tiny_tokenizer):
     (tmp_path / "odd.jsonl").write_bytes("".join(odd).encode("utf-8", "surrogateescape"))
     write(tmp_path / "good.jsonl", pairs(2))
     uris = ["odd.jsonl", "good.jsonl"]
-    sources = [SourceParams(uri="*.jsonl", name=None, limit=None)]
+    sources = [SourceParams(uri="*.jsonl", name=None, limit=None, local=None)]
     counts = prepare_pool(
         sources=sources,
         limit=None,
@@ -345,7 +347,7 @@ def test_a_failure_leaves_the_earlier_pool_as_it_was(tmp_path, tiny_tokenizer):
 
 def test_a_file_cut_off_is_noted_in_the_summary(tmp_path, tiny_tokenizer):
     (tmp_path / "a.jsonl").write_text(json.dumps(pairs(6))[:-30])
-    source = SourceParams(uri="a.jsonl", name=None, limit=None)
+    source = SourceParams(uri="a.jsonl", name=None, limit=None, local=None)
     counts = prepare_pool(
         sources=[source],
         limit=None,

@@ -7,8 +7,9 @@ from pathlib import Path
 from lead_core.artifacts import Layout
 from lead_core.assets import resolve_model
 from lead_core.chat import load_tokenizer
+from lead_core.dirt import Kind
 from lead_core.lock import LOCK_FILE, check_lock, read_lock
-from lead_core.params import Params
+from lead_core.params import DirtParams, Params
 from lead_core.preparation import prepare_pool, summarise
 
 
@@ -18,10 +19,11 @@ def prepare(params: Params, layout: Layout, workspace: Path) -> str:
     check_lock(lock, params, workspace)
     model = resolve_model(params.model.name, params.model.revision)
     counts = prepare_pool(
-        sources=params.data.sources,
+        sources=params.data.read_from,
         limit=params.data.limit,
         max_tokens=params.data.max_tokens,
         heldout_per_source=params.data.heldout_per_source,
+        dirt=_fractions(params.data.dirt),
         seed=params.seed,
         tokenizer=load_tokenizer(model, trust_remote_code=params.model.trust_remote_code),
         lock=lock,
@@ -29,3 +31,12 @@ def prepare(params: Params, layout: Layout, workspace: Path) -> str:
         out=layout.pool,
     )
     return summarise(counts)
+
+
+def _fractions(dirt: DirtParams | None) -> dict[Kind, float] | None:
+    if dirt is None:
+        return None
+    return {
+        Kind.EXCHANGED: dirt.exchanged_fraction,
+        Kind.NEAR_DUPLICATE: dirt.near_duplicate_fraction,
+    }
