@@ -42,6 +42,7 @@ class Layout:
     train: Path
     evaluation: Path
     report: Path
+    comparison: Path
 
     @classmethod
     def below(cls, root: Path, *, run: Path | None = None) -> Layout:
@@ -54,6 +55,7 @@ class Layout:
             train=run / "train",
             evaluation=run / "eval",
             report=run / "report",
+            comparison=root / "compare",
         )
 
 

@@ -275,6 +275,45 @@ class EvaluateParams(Section):
     bootstrap_samples: int = Field(ge=0, description="lm-eval's resamples for standard errors")
 
 
+class CompareParams(Section):
+    """Selectors x seeds on the pipeline's pool (`lead compare`, compare/dvc.yaml)."""
+
+    baseline: str = Field(
+        min_length=1, description="selector that the others are held against, one of `selectors`"
+    )
+    selectors: tuple[str, ...] = Field(min_length=1, description="selectors compared")
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
+        min_length=1, description="seeds of the trainings; data keep the pipeline's own `seed`"
+    )
+    fewer_seeds: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        description="selector: how many of the seeds it gets, the first ones; others get all"
+    )
+    curve_seeds: int = Field(
+        ge=0, description="seeds with held-out losses taken during training, for curves"
+    )
+    curve_points: int = Field(ge=1, description="about how many of them per training")
+    results: str | None = Field(
+        description="folder where finished cells are kept as small files to commit, and taken from; "
+        "null: artifacts/compare"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CompareParams:
+        from lead_core.selectors import SELECTORS
+
+        unknown = [name for name in self.selectors if name not in SELECTORS]
+        if unknown:
+            raise ValueError(
+                f"selectors must be of {', '.join(sorted(SELECTORS))}, got {', '.join(unknown)}"
+            )
+        if self.baseline not in self.selectors:
+            raise ValueError(f"baseline {self.baseline!r} must be one of selectors")
+        strange = sorted(set(self.fewer_seeds) - set(self.selectors))
+        if strange:
+            raise ValueError(f"fewer_seeds names {', '.join(strange)}, not among selectors")
+        return self
+
+
 class ReportParams(Section):
     """The report page (stage `report`)."""
 
@@ -302,6 +341,7 @@ class Params(Section):
     utility: UtilityParams
     train: TrainParams
     evaluate: EvaluateParams
+    compare: CompareParams
     report: ReportParams
     tracking: TrackingParams
 

@@ -35,4 +35,4 @@ def drop_finished_states(workspace: Path, *, keep: Path | None = None) -> None:
     """Delete the states of finished trainings, but for `keep`; unfinished ones stay resumable."""
     for folder in (workspace / ".lead_state").glob("train-*"):
         if folder != keep and (folder / _FINISHED).exists():
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # another training may be at it too

@@ -1,7 +1,8 @@
-"""The six stages: `params.yaml` unpacked for functions of `lead_core` that take plain values.
+"""The six stages of the pipeline and the two of a comparison: `params.yaml` unpacked for functions of `lead_core` that take plain values.
 
 A stage writes its outputs whole or not at all, below the folders of a `Layout`, and returns a summary
 of a few lines for people. They are imported one by one: each has heavy imports of its own.
 """
 
 STAGES = ("prepare", "score", "cluster", "train", "evaluate", "report")
+COMPARISON_STAGES = ("base", "cell")

@@ -13,7 +13,7 @@ import time
 import warnings
 from pathlib import Path
 
-from flows.stages import STAGES
+from flows.stages import COMPARISON_STAGES, STAGES
 from lead_core.errors import LeadError
 from lead_core.params import load_params
 from lead_core.storage import append_jsonl
@@ -22,7 +22,7 @@ from lead_core.storage import append_jsonl
 def main(arguments: list[str] | None = None) -> int:
     """Run one stage in the current folder; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m flows.stages", description=__doc__)
-    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("stage", choices=[*STAGES, *COMPARISON_STAGES])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     chosen = parser.parse_args(arguments)
     workspace = Path.cwd()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -99,8 +99,17 @@ def read_inputs(params: Params, layout: Layout) -> TrainInputs:
     return TrainInputs(model, pool, open_heldout(layout.pool, verify=True), hashes, offline)
 
 
-def train(params: Params, layout: Layout, workspace: Path) -> str:
-    """Train, write adapter, rounds.jsonl, selection.parquet and manifest; return a summary."""
+def train(
+    params: Params,
+    layout: Layout,
+    workspace: Path,
+    *,
+    parent_key: Mapping[str, str] | None = None,
+) -> str:
+    """Train, write adapter, rounds.jsonl, selection.parquet and manifest; return a summary.
+
+    parent_key: tags of the MLflow run that this training's run belongs to, as in a comparison.
+    """
     started = time.monotonic()
     selector = get_selector(params.select.selector)
     inputs = read_inputs(params, layout)
@@ -134,7 +143,10 @@ def train(params: Params, layout: Layout, workspace: Path) -> str:
             "lead.pool_hash": inputs.manifest["pool_sha256"],
             "lead.model_hash": inputs.manifest["model_sha256"],
         },
-        params=params.model_dump(mode="json", exclude={"evaluate", "report", "tracking"}),
+        params=params.model_dump(
+            mode="json", exclude={"evaluate", "compare", "report", "tracking"}
+        ),
+        parent_key=parent_key,
     ) as run:
         loop, model, tokenizer, recorder = _build(params, inputs, runtime, state, layout, run)
         try:

@@ -1,0 +1,213 @@
+"""Selectors x seeds: what one cell of a comparison is, what it leaves behind, and reading it back.
+
+A cell is one training by one selector with one seed, on the pipeline's own pool, scores and clusters,
+measured on the held-out records. Cells that agree in everything but selector and seed can be compared.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lead_core.artifacts import Layout
+from lead_core.errors import LeadError
+from lead_core.method_version import METHOD_VERSION
+from lead_core.params import Params, with_fixed
+from lead_core.selectors import get_selector
+from lead_core.storage import read_json, sha256_json, write_json
+
+SCHEMA = 1
+BASE = "base"  # the untuned model: no selector and no seed
+COMPARISON_TAG = "lead.comparison"  # of MLflow runs
+# What decides a cell's numbers, given the pool; the rest of params.yaml may change under it.
+SECTIONS = ("runtime", "model", "score", "cluster", "select", "bandit", "utility", "train")
+MONITORING = ("monitor_every_rounds", "monitor_samples")  # changes no number but its own
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a comparison."""
+
+    selector: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Return the name of its folder and file."""
+        return f"{self.selector}-seed{self.seed}"
+
+
+def planned_cells(params: Params) -> list[Cell]:
+    """Return the cells that `compare` in params.yaml asks for, seed by seed.
+
+    The first seeds of all selectors come first, so that a comparison cut short is still a fair one.
+    """
+    compare = params.compare
+    counts = {name: compare.fewer_seeds.get(name, len(compare.seeds)) for name in compare.selectors}
+    return [
+        Cell(name, seed)
+        for place, seed in enumerate(compare.seeds)
+        for name in compare.selectors
+        if place < counts[name]
+    ]
+
+
+def cell_params(params: Params, cell: Cell, pool_records: int) -> Params:
+    """Return the parameters that `cell` is trained with: its selector, its seed, what the selector fixes.
+
+    Held-out losses are taken during training for the first `compare.curve_seeds` seeds alone, about
+    `compare.curve_points` times.
+    """
+    compare = params.compare
+    select = params.select.model_copy(update={"selector": cell.selector})
+    every = None
+    if cell.seed in compare.seeds[: compare.curve_seeds]:
+        steps = _visits(params, cell, pool_records) / params.train.effective_batch
+        every = max(1, math.ceil(steps / compare.curve_points))
+    train = params.train.model_copy(update={"monitor_every_rounds": every})
+    own = params.model_copy(update={"seed": cell.seed, "select": select, "train": train})
+    return with_fixed(own, get_selector(cell.selector).fixes)
+
+
+def _visits(params: Params, cell: Cell, pool_records: int) -> float:
+    """Return about how many samples the cell trains on."""
+    if get_selector(cell.selector).whole_pool:
+        return pool_records
+    select = params.select
+    distinct = select.budget_samples or (select.budget_fraction or 0.0) * pool_records
+    return distinct * (select.visits_per_budget or 1.0)
+
+
+def comparison_id(params: Params, inputs: Mapping[str, str], precision: str) -> str:
+    """Return the identity, 16 hex digits, that all cells of one comparison share.
+
+    inputs: hashes of pool, held-out records and model. precision: what ``auto`` came to: sums in bf16
+    and in fp32 are not compared with each other.
+    """
+    shared = _settings(params)
+    del shared["select"]["selector"]
+    shared |= {
+        "data_seed": params.seed,
+        "precision": precision,
+        "method_version": METHOD_VERSION,
+        **{name: inputs[name] for name in ("pool_sha256", "heldout_sha256", "model_sha256")},
+    }
+    return sha256_json(shared)[:16]
+
+
+def _settings(params: Params) -> dict[str, Any]:
+    settings = {name: getattr(params, name).model_dump(mode="json") for name in SECTIONS}
+    for name in MONITORING:
+        del settings["train"][name]
+    return settings
+
+
+def describe_base(heldout: pd.DataFrame, comparison: str) -> dict[str, Any]:
+    """Return what a comparison keeps of the untuned model; heldout as for `describe_cell`."""
+    return {"schema": SCHEMA, "comparison": comparison, "heldout": heldout_losses(heldout)}
+
+
+def describe_cell(
+    layout: Layout, params: Params, heldout: pd.DataFrame, *, comparison: str
+) -> dict[str, Any]:
+    """Return what a comparison keeps of a finished cell, read from its training's outputs.
+
+    heldout: source and loss of every held-out record under the tuned model. Holds no time and no
+    path: equal work gives equal bytes.
+    """
+    manifest = read_json(layout.train / "manifest.json", made_by="lead compare")
+    samples = pd.read_parquet(layout.train / "selection.parquet")
+    rounds = [
+        json.loads(line)
+        for line in (layout.train / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    kept = ("round", "arm", "probabilities", "reward_raw", "reward", "tokens", "n_selected")
+    return {
+        "schema": SCHEMA,
+        "comparison": comparison,
+        "method_version": METHOD_VERSION,
+        "selector": manifest["selector"],
+        "seed": manifest["seed"],
+        "heldout": heldout_losses(heldout),
+        "visits": manifest["visits"],
+        "distinct": manifest["distinct"],
+        "rounds": manifest["rounds"],
+        "steps": manifest["steps"],
+        "tokens": manifest["tokens"],
+        "ledger": manifest["ledger"],
+        "visits_by_source": samples["source"].value_counts().sort_index().to_dict(),
+        "planted": _planted_picks(layout.pool, samples["id"]),
+        "settings": _settings(params),
+        "record": [{name: row[name] for name in kept} for row in rounds],
+        "curve": _curve(rounds),
+        "selected": samples["id"].tolist(),
+    }
+
+
+def heldout_losses(heldout: pd.DataFrame) -> dict[str, Any]:
+    """Return held-out losses as means per source and the mean of those (macro), nats/token."""
+    by_source = heldout.groupby("source")["loss"].mean()
+    return {
+        "macro": float(by_source.mean()),
+        "by_source": {str(name): float(value) for name, value in by_source.items()},
+        "records": len(heldout),
+    }
+
+
+def _planted_picks(pool: Path, picked: pd.Series) -> dict[str, dict[str, int]]:
+    """Count, per kind of planted fault, what the pool holds and what was trained on."""
+    path = pool / "planted.jsonl"
+    if not path.is_file():
+        return {}
+    faults = pd.read_json(path, lines=True, dtype=str)
+    counts = {}
+    for kind, rows in faults.groupby("kind"):
+        hits = picked[picked.isin(rows["id"])]
+        counts[str(kind)] = {
+            "pool": len(rows),
+            "visits": len(hits),
+            "distinct": int(hits.nunique()),
+        }
+    return counts
+
+
+def _curve(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Return held-out losses seen during training, after so many training tokens each."""
+    tokens = np.cumsum([row["tokens"] for row in rounds])
+    return [
+        {"tokens": int(spent), "loss": row["heldout_loss"]}
+        for spent, row in zip(tokens, rounds, strict=True)
+        if row["heldout_loss"] is not None
+    ]
+
+
+def keep_cell(folder: Path, cell: Cell, found: Mapping[str, Any], provenance: Any) -> None:
+    """Keep a finished cell as one small file to commit, with where it came from beside its figures."""
+    write_json(folder / f"{cell.name}.json", {**found, "provenance": provenance})
+
+
+def kept_cell(folder: Path, cell: Cell, comparison: str) -> dict[str, Any] | None:
+    """Return what is kept of `cell` for this comparison; None if it has to be computed.
+
+    Raises LeadError for a file that is none of ours.
+    """
+    path = folder / f"{cell.name}.json"
+    if not path.is_file():
+        return None
+    found = read_json(path, made_by="lead compare")
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise LeadError(f"{path} is not a cell of this version; move it away to compute it again")
+    same = (found["comparison"], found["selector"], found["seed"])
+    return found if same == (comparison, cell.selector, cell.seed) else None
+
+
+def missing_cells(folder: Path, cells: Iterable[Cell], comparison: str) -> list[Cell]:
+    """Return those of `cells` that nothing usable is kept of, in their order."""
+    return [cell for cell in cells if kept_cell(folder, cell, comparison) is None]
