@@ -11,7 +11,7 @@ import yaml
 from lead_core.errors import LeadError
 from lead_core.params import (
     Params,
-    flatten,
+    differences,
     override,
     parse_override,
     parse_params,
@@ -30,7 +30,7 @@ def edit_params(path: Path, overrides: Sequence[str]) -> list[str]:
     before = parse_params(read_mapping(path), where=path.name)
     edited = override(read_mapping(path), overrides)
     after = parse_params(edited, where=path.name)
-    changes = _differences(before, after)
+    changes = [redact(change) for change in differences(before, after)]
     if changes:
         text = path.read_text(encoding="utf-8")
         for override_text in overrides:
@@ -50,11 +50,6 @@ def _means(text: str, params: Params) -> bool:
         return parse_params(yaml.safe_load(text)) == params
     except (yaml.YAMLError, LeadError):
         return False
-
-
-def _differences(before: Params, after: Params) -> list[str]:
-    old, new = flatten(before), flatten(after)
-    return [redact(f"{key}: {old[key]!r} -> {new[key]!r}") for key in new if old[key] != new[key]]
 
 
 def _typed(params: Params, keys: list[str], given: Any) -> Any:

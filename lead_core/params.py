@@ -166,7 +166,9 @@ class ClusterParams(Section):
 class SelectParams(Section):
     """How many samples, and by which rule."""
 
-    selector: str = Field(min_length=1, description="rule that chooses samples")
+    selector: str = Field(
+        min_length=1, description="rule that chooses samples, one of those in selectors.md"
+    )
     budget_fraction: float | None = Field(
         gt=0, le=1, description="distinct samples as share of the prepared pool"
     )
@@ -207,7 +209,11 @@ class BanditParams(Section):
     """EXP3 over difficulty clusters."""
 
     exploration: float = Field(gt=0, le=1, description="gamma: share of uniform draws")
-    step_size: float = Field(gt=0, description="of the log-weights; the paper's equals gamma")
+    step_size: float = Field(
+        gt=0,
+        description="of the log-weights; the paper's equals gamma; "
+        "larger learns within a short budget",
+    )
 
 
 class UtilityParams(Section):
@@ -386,17 +392,33 @@ def override(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, 
     result = _copied(mapping)
     for text in overrides:
         path, value = parse_override(text)
-        section = result
-        for depth, key in enumerate(path[:-1]):
-            section = section.get(key) if isinstance(section, dict) else None
-            if not isinstance(section, dict):
-                raise LeadError(
-                    f"--set {text}: params.yaml has no section {'.'.join(path[: depth + 1])}"
-                )
-        if path[-1] not in section:
-            raise LeadError(f"--set {text}: params.yaml has no key {'.'.join(path)}")
-        section[path[-1]] = value
+        _assign(result, path, value, told_by=f"--set {text}")
     return result
+
+
+def with_fixed(params: Params, fixes: Mapping[str, object]) -> Params:
+    """Return `params` with each ``section.key`` of `fixes` set to its value, and checked again."""
+    result = params.model_dump()
+    for name, value in fixes.items():
+        _assign(result, name.split("."), value, told_by=f"{params.select.selector} fixes {name}")
+    return parse_params(result, where=f"params.yaml with select.selector {params.select.selector}")
+
+
+def effective_params(params: Params) -> tuple[Params, list[str]]:
+    """Return `params` with what its selector fixes, and a line for each value that this changed."""
+    from lead_core.selectors import get_selector
+
+    effective = with_fixed(params, get_selector(params.select.selector).fixes)
+    return effective, [
+        f"select.selector {params.select.selector} fixes {change}"
+        for change in differences(params, effective)
+    ]
+
+
+def differences(before: Params, after: Params) -> list[str]:
+    """Return ``section.key: old -> new`` for each value that is not the same in both."""
+    old, new = flatten(before), flatten(after)
+    return [f"{key}: {old[key]!r} -> {new[key]!r}" for key in new if old[key] != new[key]]
 
 
 def parse_params(mapping: Mapping[str, Any], *, where: str = "params.yaml") -> Params:
@@ -421,6 +443,18 @@ def flatten(params: Params) -> dict[str, Any]:
 
     visit("", params.model_dump(mode="json"))
     return flat
+
+
+def _assign(mapping: dict[str, Any], path: Sequence[str], value: object, *, told_by: str) -> None:
+    """Set the value at `path`, which must be there already."""
+    section: Any = mapping
+    for depth, key in enumerate(path[:-1]):
+        section = section.get(key) if isinstance(section, dict) else None
+        if not isinstance(section, dict):
+            raise LeadError(f"{told_by}: params.yaml has no section {'.'.join(path[: depth + 1])}")
+    if path[-1] not in section:
+        raise LeadError(f"{told_by}: params.yaml has no key {'.'.join(path)}")
+    section[path[-1]] = value
 
 
 def _copied(value: Any) -> Any:

@@ -251,14 +251,14 @@ def _shown(messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _settings(run: FinishedRun, settings: Mapping[str, Any]) -> Table:
-    """Return how the run was made: its parameters, and what the manifests add to them."""
+    """Return how the run was made: its parameters, what its selector fixed, what manifests add."""
     manifest = {
         f"train.{name}": value
         for name, value in run.train_manifest.items()
         if isinstance(value, str | int | float) and not name.endswith("_sha256")
     }
     evaluation = {f"evaluate.{name}": run.results[name] for name in ("lm_eval", "precision")}
-    merged = {**settings, **manifest, **evaluation}
+    merged = {**settings, **run.train_manifest["fixed"], **manifest, **evaluation}
     return Table((), [(name, _plain(merged[name])) for name in sorted(merged)], numeric=2)
 
 

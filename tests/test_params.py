@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lead_core.errors import LeadError, ProblemsError
-from lead_core.params import Params, flatten, load_params, parse_params
+from lead_core.params import (
+    Params,
+    differences,
+    effective_params,
+    flatten,
+    load_params,
+    parse_params,
+    with_fixed,
+)
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 
@@ -43,7 +51,8 @@ def test_the_shipped_params_are_valid():
         (
             "select.selector=best",
             "params.yaml: select.selector must be one of full, idu, ifd, iterative, lead, "
-            "lead-no-bandit, lead-no-task, loss, random, random-ifd, stratified, got 'best'",
+            "lead-no-bandit, lead-no-loss-change, lead-no-smoothing, lead-no-task, lead-paper, loss, "
+            "random, random-ifd, stratified, got 'best'",
         ),
         ("seed=many", "params.yaml: seed must be a whole number, got 'many'"),
         (
@@ -130,6 +139,70 @@ def test_a_missing_file_says_where_to_run():
 def test_flattened_params_have_dotted_names():
     flat = flatten(load_params(PARAMS))
     assert flat["train.lora.rank"] == yaml.safe_load(PARAMS.read_text())["train"]["lora"]["rank"]
+
+
+def test_the_differences_of_two_params_are_told_by_key():
+    before = load_params(PARAMS, ["train.lora.rank=4", "select.max_rounds=null"])
+    after = load_params(PARAMS, ["train.lora.rank=8", "select.max_rounds=3"])
+    assert differences(before, after) == [
+        "select.max_rounds: None -> 3",
+        "train.lora.rank: 4 -> 8",
+    ]
+    assert differences(before, before) == []
+
+
+def test_fixed_values_replace_those_of_the_file_and_leave_the_rest():
+    params = load_params(PARAMS, ["utility.smoothing=0.3"])
+    fixed = with_fixed(params, {"utility.smoothing": 0, "train.lora.rank": 3})
+    assert differences(params, fixed) == [
+        "utility.smoothing: 0.3 -> 0.0",
+        f"train.lora.rank: {params.train.lora.rank} -> 3",
+    ]
+    assert params.utility.smoothing == 0.3
+    assert with_fixed(params, {}) == params
+
+
+@pytest.mark.parametrize(
+    ("fixes", "message"),
+    [
+        ({"utility.smooth": 0}, "lead fixes utility.smooth: params.yaml has no key utility.smooth"),
+        ({"util.smoothing": 0}, "lead fixes util.smoothing: params.yaml has no section util"),
+        (
+            {"utility.smoothing": 1.5},
+            "params.yaml with select.selector lead: utility.smoothing must be in [0, 1), got 1.5",
+        ),
+    ],
+)
+def test_a_fixed_value_that_cannot_be_is_explained(fixes, message):
+    with pytest.raises(LeadError) as caught:
+        with_fixed(load_params(PARAMS, ["select.selector=lead"]), fixes)
+    assert str(caught.value) == message
+
+
+def test_what_a_selector_fixes_is_told_where_it_changes_something():
+    given = load_params(PARAMS, ["select.selector=lead-no-smoothing", "utility.smoothing=0.1"])
+    effective, changes = effective_params(given)
+    assert effective.utility.smoothing == 0
+    assert changes == ["select.selector lead-no-smoothing fixes utility.smoothing: 0.1 -> 0.0"]
+    assert effective_params(effective) == (effective, [])
+
+
+def test_a_selector_that_fixes_nothing_leaves_the_params_as_they_are():
+    given = load_params(PARAMS, ["select.selector=random"])
+    assert effective_params(given) == (given, [])
+
+
+def test_lead_paper_tells_each_value_of_the_published_rule_that_it_changes():
+    given = load_params(
+        PARAMS,
+        ["select.selector=lead-paper", "bandit.step_size=1.0", "utility.loss_change=displacement"],
+    )
+    effective, changes = effective_params(given)
+    assert "select.selector lead-paper fixes bandit.step_size: 1.0 -> 0.1" in changes
+    assert (
+        "select.selector lead-paper fixes utility.loss_change: 'displacement' -> 'paper'" in changes
+    )
+    assert effective.train == given.train
 
 
 anything = st.recursive(

@@ -201,6 +201,12 @@ def test_settings_ledger_and_hashes_are_on_the_page(reported):
     assert read_json(layout.train / "manifest.json", made_by="test")["adapter_sha256"] in words
 
 
+def test_what_the_selector_fixed_is_shown_instead_of_the_parameter(run):
+    run.train_manifest["fixed"] = {"utility.smoothing": 0.0}
+    page = render_page(run, [], top_records=1, settings={"utility.smoothing": 0.1})
+    assert "utility.smoothing 0.0" in " ".join(" ".join(Page(page).text).split())
+
+
 def test_passwords_in_settings_do_not_reach_the_page(run):
     sources = [{"uri": "https://me:secret@data.test/pool.jsonl", "name": None}]
     page = render_page(run, [], top_records=1, settings={"data.sources": sources})

@@ -1,3 +1,6 @@
+from dataclasses import fields
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,6 +8,7 @@ from hypothesis import strategies as st
 
 from lead_core.bandit import BanditState
 from lead_core.errors import LeadError
+from lead_core.params import flatten, load_params, with_fixed
 from lead_core.selectors import (
     SELECTORS,
     PoolView,
@@ -19,6 +23,7 @@ from lead_core.selectors.contract import (
     top_by,
 )
 
+ROOT = Path(__file__).parents[1]
 SETTINGS = SelectionSettings(
     exploration=0.1, step_size=0.1, round_fraction=0.015, min_round=4, max_uses=2
 )
@@ -97,6 +102,53 @@ def test_an_empty_pool_gives_no_picks(name):
         empty, init_selection(empty), SETTINGS, Quota(5, 5), np.random.default_rng(0)
     )
     assert len(picks.indices) == 0
+
+
+@pytest.mark.parametrize("name", sorted(SELECTORS))
+def test_what_a_selector_fixes_is_in_params_yaml_and_valid_there(name):
+    params = load_params(ROOT / "params.yaml", [f"select.selector={name}"])
+    fixes = get_selector(name).fixes
+    assert "select.selector" not in fixes
+    effective = flatten(with_fixed(params, fixes))
+    assert effective == {**flatten(params), **fixes}
+
+
+def test_lead_paper_fixes_the_whole_published_rule_and_nothing_of_the_experiment():
+    sections = {name.partition(".")[0] for name in get_selector("lead-paper").fixes}
+    assert sections == {"select", "bandit", "utility"}
+    assert not {name for name in get_selector("lead-paper").fixes if "budget" in name}
+    fixes = get_selector("lead-paper").fixes
+    assert fixes["bandit.step_size"] == fixes["bandit.exploration"]
+
+
+def test_lead_without_one_part_differs_from_lead_in_that_part_alone():
+    lead = get_selector("lead")
+    parts = {
+        "lead-no-bandit": {"learns"},
+        "lead-no-task": {"by_task"},
+        "lead-no-smoothing": {"fixes"},
+        "lead-no-loss-change": {"fixes"},
+        "iterative": {"exact_utilities"},
+    }
+    for name, expected in parts.items():
+        other = get_selector(name)
+        differing = {
+            f.name for f in fields(lead) if getattr(lead, f.name) != getattr(other, f.name)
+        }
+        assert differing == {"name"} | expected
+    assert get_selector("lead-no-smoothing").fixes == {"utility.smoothing": 0.0}
+    assert get_selector("lead-no-loss-change").fixes == {"utility.loss_change": "none"}
+
+
+def test_the_page_of_selectors_names_each_with_what_it_fixes():
+    page = (ROOT / "docs/selectors.md").read_text()
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert sorted(rows) == sorted(SELECTORS)
+    for name, row in rows.items():
+        for key, value in get_selector(name).fixes.items():
+            assert f"`{key}` {value}" in row, name
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"`{name}`" in readme for name in SELECTORS)
 
 
 def test_an_unknown_selector_is_named_with_the_known_ones():

@@ -162,6 +162,7 @@ def _write_training(layout, selector, chosen, ids, by_id, difficulty, task, loss
     manifest = {
         "schema": 1,
         "selector": selector,
+        "fixed": {},
         "seed": 0,
         "budget": 28,
         "pool_size": len(ids),

@@ -35,7 +35,7 @@ from lead_core.model import (
     load_model,
     resolve_runtime,
 )
-from lead_core.params import Params
+from lead_core.params import Params, effective_params
 from lead_core.pool import open_heldout, open_pool
 from lead_core.rounds import Interrupted, Limits, Pool, RoundLoop, RoundReport, UtilitySettings
 from lead_core.scoring import response_losses
@@ -112,6 +112,9 @@ def train(
     """
     started = time.monotonic()
     selector = get_selector(params.select.selector)
+    params, changes = effective_params(params)
+    for change in changes:
+        print(change, flush=True)
     inputs = read_inputs(params, layout)
     runtime = resolve_runtime(
         params.runtime.device, params.runtime.threads, params.runtime.precision
@@ -398,6 +401,7 @@ def _write(
     ledger = {k: v for k, v in loop.ledger.as_dict().items() if k != "replayed"}
     manifest = {
         "selector": loop.selector.name,
+        "fixed": dict(loop.selector.fixes),
         "seed": params.seed,
         "precision": loop.trainer.accelerator.unwrap_model(loop.trainer.loss).runtime.precision,
         "threads": params.runtime.threads,

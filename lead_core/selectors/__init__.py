@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from lead_core.errors import LeadError
-from lead_core.selectors import lead, ranked, uniform
+from lead_core.selectors import (
+    full,
+    idu,
+    ifd,
+    iterative,
+    lead,
+    lead_paper,
+    lead_without,
+    loss,
+    random,
+    random_ifd,
+    stratified,
+)
 from lead_core.selectors.contract import (
     Picks,
     PoolView,
@@ -25,7 +37,20 @@ __all__ = [
 ]
 
 SELECTORS: dict[str, Selector] = {
-    selector.name: selector for module in (lead, uniform, ranked) for selector in module.SELECTORS
+    selector.name: selector
+    for selector in (
+        lead.SELECTOR,
+        lead_paper.SELECTOR,
+        *lead_without.SELECTORS,
+        iterative.SELECTOR,
+        random.SELECTOR,
+        random_ifd.SELECTOR,
+        stratified.SELECTOR,
+        loss.SELECTOR,
+        ifd.SELECTOR,
+        idu.SELECTOR,
+        full.SELECTOR,
+    )
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -37,7 +38,7 @@ class PoolView:
 
 @dataclass(frozen=True)
 class SelectionSettings:
-    """The numbers of LEAD.md B.1-B.2: gamma, step size, rho, smallest round, uses per sample."""
+    """The numbers of selection: gamma, step size, rho, smallest round, uses per sample."""
 
     exploration: float
     step_size: float
@@ -96,6 +97,10 @@ class Selector(Protocol):
     @property
     def whole_pool(self) -> bool:
         """Whether the budget is one epoch over the pool instead of the configured one."""
+
+    @property
+    def fixes(self) -> Mapping[str, object]:
+        """Return the values of params.yaml that this selector fixes, by dotted name."""
 
     def pick(
         self,

@@ -1,14 +1,15 @@
-"""Baselines that rank the pool: `loss` and `ifd` once and for all, `idu` by current utility."""
+"""Training on the highest values first, over the pool as a whole: no clusters, no bandit."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from lead_core.bandit import BanditState
 from lead_core.selectors.contract import (
+    FloatArray,
     Picks,
     PoolView,
     Quota,
@@ -21,17 +22,19 @@ from lead_core.selectors.contract import (
 
 
 @dataclass(frozen=True)
-class RankedSelector:
-    """One effective batch per round, the highest values first, over the pool as a whole.
+class Ranking:
+    """One effective batch per round, the highest values first, among records with IFD < 1.
 
-    by: ``loss`` (u_0) and ``ifd`` are fixed rankings, whose used samples come again only when the
-    distinct budget is spent; ``utility`` is the current IDU, where a sample may lead twice.
+    values: what is ranked, float64 [n]. once: used samples come again only when no unused one may, as
+    suits a fixed ranking; False: a sample may lead twice. The rest: see `contract.Selector`.
     """
 
     name: str
-    by: Literal["loss", "ifd", "utility"]
+    values: Callable[[PoolView, SelectionState], FloatArray]
+    once: bool = True
     exact_utilities: bool = False
     whole_pool: bool = False
+    fixes: Mapping[str, object] = field(default_factory=dict)
 
     def pick(
         self,
@@ -43,23 +46,14 @@ class RankedSelector:
     ) -> Picks:
         """Return the next batch of the ranking."""
         eligible = eligible_samples(state, pool.difficulty >= 0, quota, settings.max_uses)
-        if self.by != "utility":
+        if self.once:
             eligible &= state.uses == state.uses[eligible].min(initial=settings.max_uses)
         indices = np.flatnonzero(eligible)
-        values = {"loss": pool.loss, "ifd": pool.ifd, "utility": state.utility}[self.by]
-        return Picks(
-            top_by(values[indices], indices, cap(settings.min_round, eligible, state, quota))
-        )
+        values = self.values(pool, state)[indices]
+        return Picks(top_by(values, indices, cap(settings.min_round, eligible, state, quota)))
 
     def learn(
         self, state: SelectionState, picks: Picks, reward: float, settings: SelectionSettings
     ) -> BanditState:
         """Return the bandit unchanged: there are no arms."""
         return state.bandit
-
-
-SELECTORS = (
-    RankedSelector("loss", by="loss"),
-    RankedSelector("ifd", by="ifd"),
-    RankedSelector("idu", by="utility"),
-)
