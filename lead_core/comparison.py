@@ -19,7 +19,7 @@ import pandas as pd
 from lead_core.artifacts import Layout
 from lead_core.errors import LeadError
 from lead_core.method_version import METHOD_VERSION
-from lead_core.params import Params, with_fixed
+from lead_core.params import Params, effective_params, with_fixed
 from lead_core.selectors import get_selector
 from lead_core.storage import read_json, sha256_json, write_json
 
@@ -27,7 +27,8 @@ SCHEMA = 1
 BASE = "base"  # the untuned model: no selector and no seed
 COMPARISON_TAG = "lead.comparison"  # of MLflow runs
 # What decides a cell's numbers, given the pool; the rest of params.yaml may change under it.
-SECTIONS = ("runtime", "model", "score", "cluster", "select", "bandit", "utility", "train")
+SHARED = ("runtime", "model", "score", "cluster", "select", "train")
+RULE = ("bandit", "utility")
 MONITORING = ("monitor_every_rounds", "monitor_samples")  # changes no number but its own
 
 
@@ -60,7 +61,7 @@ def planned_cells(params: Params) -> list[Cell]:
 
 
 def cell_params(params: Params, cell: Cell, pool_records: int) -> Params:
-    """Return the parameters that `cell` is trained with: its selector, its seed, what the selector fixes.
+    """Return the parameters that `cell` is trained with: the shared ones with its selector and seed.
 
     Held-out losses are taken during training for the first `compare.curve_seeds` seeds alone, about
     `compare.curve_points` times.
@@ -72,8 +73,7 @@ def cell_params(params: Params, cell: Cell, pool_records: int) -> Params:
         steps = _visits(params, cell, pool_records) / params.train.effective_batch
         every = max(1, math.ceil(steps / compare.curve_points))
     train = params.train.model_copy(update={"monitor_every_rounds": every})
-    own = params.model_copy(update={"seed": cell.seed, "select": select, "train": train})
-    return with_fixed(own, get_selector(cell.selector).fixes)
+    return params.model_copy(update={"seed": cell.seed, "select": select, "train": train})
 
 
 def _visits(params: Params, cell: Cell, pool_records: int) -> float:
@@ -91,9 +91,9 @@ def comparison_id(params: Params, inputs: Mapping[str, str], precision: str) -> 
     inputs: hashes of pool, held-out records and model. precision: what ``auto`` came to: sums in bf16
     and in fp32 are not compared with each other.
     """
-    shared = _settings(params)
-    del shared["select"]["selector"]
-    shared |= {
+    settings = _settings(params)
+    del settings["select"]["selector"]
+    shared = {name: settings[name] for name in SHARED} | {
         "data_seed": params.seed,
         "precision": precision,
         "method_version": METHOD_VERSION,
@@ -102,8 +102,18 @@ def comparison_id(params: Params, inputs: Mapping[str, str], precision: str) -> 
     return sha256_json(shared)[:16]
 
 
+def rule_id(params: Params, selector: str) -> str:
+    """Return the identity of a selector's own settings; one constant for rules that read none of them.
+
+    So a change of the bandit's step retires the cells of `lead`, not those of `random`.
+    """
+    rule = get_selector(selector)
+    settings = _settings(with_fixed(params, rule.fixes)) if rule.reads_utilities else {}
+    return sha256_json({name: settings.get(name) for name in RULE})[:16]
+
+
 def _settings(params: Params) -> dict[str, Any]:
-    settings = {name: getattr(params, name).model_dump(mode="json") for name in SECTIONS}
+    settings = {name: getattr(params, name).model_dump(mode="json") for name in (*SHARED, *RULE)}
     for name in MONITORING:
         del settings["train"][name]
     return settings
@@ -132,6 +142,7 @@ def describe_cell(
     return {
         "schema": SCHEMA,
         "comparison": comparison,
+        "rule": rule_id(params, manifest["selector"]),
         "method_version": METHOD_VERSION,
         "selector": manifest["selector"],
         "seed": manifest["seed"],
@@ -144,7 +155,7 @@ def describe_cell(
         "ledger": manifest["ledger"],
         "visits_by_source": samples["source"].value_counts().sort_index().to_dict(),
         "planted": _planted_picks(layout.pool, samples["id"]),
-        "settings": _settings(params),
+        "settings": _settings(effective_params(params)[0]),
         "record": [{name: row[name] for name in kept} for row in rounds],
         "curve": _curve(rounds),
         "selected": samples["id"].tolist(),
@@ -193,7 +204,7 @@ def keep_cell(folder: Path, cell: Cell, found: Mapping[str, Any], provenance: An
     write_json(folder / f"{cell.name}.json", {**found, "provenance": provenance})
 
 
-def kept_cell(folder: Path, cell: Cell, comparison: str) -> dict[str, Any] | None:
+def kept_cell(folder: Path, cell: Cell, comparison: str, params: Params) -> dict[str, Any] | None:
     """Return what is kept of `cell` for this comparison; None if it has to be computed.
 
     Raises LeadError for a file that is none of ours.
@@ -204,10 +215,13 @@ def kept_cell(folder: Path, cell: Cell, comparison: str) -> dict[str, Any] | Non
     found = read_json(path, made_by="lead compare")
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise LeadError(f"{path} is not a cell of this version; move it away to compute it again")
-    same = (found["comparison"], found["selector"], found["seed"])
-    return found if same == (comparison, cell.selector, cell.seed) else None
+    wanted = (comparison, rule_id(params, cell.selector), cell.selector, cell.seed)
+    got = tuple(found.get(name) for name in ("comparison", "rule", "selector", "seed"))
+    return found if got == wanted else None
 
 
-def missing_cells(folder: Path, cells: Iterable[Cell], comparison: str) -> list[Cell]:
+def missing_cells(
+    folder: Path, cells: Iterable[Cell], comparison: str, params: Params
+) -> list[Cell]:
     """Return those of `cells` that nothing usable is kept of, in their order."""
-    return [cell for cell in cells if kept_cell(folder, cell, comparison) is None]
+    return [cell for cell in cells if kept_cell(folder, cell, comparison, params) is None]

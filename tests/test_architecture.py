@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lead_core.params import Params
+from flows.stages import COMPARISON_STAGES, STAGES
+from lead_core.params import Params, SelectParams
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*ROOT.glob("lead_core/**/*.py"), *ROOT.glob("flows/**/*.py")])
@@ -80,7 +81,7 @@ def code_behind(stage: str) -> set[str]:
     found, todo = {name_of(start)}, list(imports_of(start))
     while todo:
         module = todo.pop().split(".")
-        if module[0] != "lead_core" or len(module) < 2:
+        if module[0] not in ("lead_core", "flows") or len(module) < 2:
             continue
         if module[1] in NOT_COMPUTING or module[1].startswith("tracking"):
             continue
@@ -97,15 +98,31 @@ def covering(declared: set[str], name: str) -> bool:
     return any(name == dep or name.startswith(dep.rstrip("/") + "/") for dep in declared)
 
 
-@pytest.mark.parametrize("stage", ["prepare", "score", "cluster", "train", "evaluate", "report"])
-def test_dvc_sees_the_code_that_decides_a_stages_result(stage):
-    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+def stages_in(file: str) -> dict:
+    return yaml.safe_load((ROOT / file).read_text())["stages"]
+
+
+@pytest.mark.parametrize(
+    ("file", "stage"),
+    [("dvc.yaml", name) for name in STAGES]
+    + [("compare/dvc.yaml", name) for name in COMPARISON_STAGES],
+)
+def test_dvc_sees_the_code_that_decides_a_stages_result(file, stage):
+    graph = stages_in(file)
     declared = {dep for dep in graph[stage]["deps"] if dep.startswith(("lead_core", "flows"))}
     missing = sorted(name for name in code_behind(stage) if not covering(declared, name))
     assert missing == [], f"add these to the deps of {stage} in dvc.yaml"
 
 
 def test_every_section_of_the_params_belongs_to_a_stage():
-    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    used = {str(name).partition(".")[0] for stage in graph.values() for name in stage["params"]}
+    stages = [*stages_in("dvc.yaml").values(), *stages_in("compare/dvc.yaml").values()]
+    used = {str(name).partition(".")[0] for stage in stages for name in stage["params"]}
     assert set(Params.model_fields) - used == {"tracking"}, "tracking is never part of a result"
+
+
+def test_a_comparison_cell_depends_on_every_parameter_of_training_but_its_own_selector():
+    """`seed` is the data's there; the selector and the training's seed are the matrix."""
+    pipeline, cell = stages_in("dvc.yaml")["train"], stages_in("compare/dvc.yaml")["cell"]
+    select = [f"select.{name}" for name in SelectParams.model_fields if name != "selector"]
+    wanted = {*pipeline["params"], *select} - {"select"}
+    assert wanted <= set(cell["params"])

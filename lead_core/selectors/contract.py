@@ -102,6 +102,10 @@ class Selector(Protocol):
     def fixes(self) -> Mapping[str, object]:
         """Return the values of params.yaml that this selector fixes, by dotted name."""
 
+    @property
+    def reads_utilities(self) -> bool:
+        """Whether picks depend on the utilities or the bandit, and so on their parameters."""
+
     def pick(
         self,
         pool: PoolView,

@@ -14,4 +14,4 @@ def _utility(pool: PoolView, state: SelectionState) -> FloatArray:
     return state.utility
 
 
-SELECTOR = Ranking("idu", _utility, once=False)
+SELECTOR = Ranking("idu", _utility, once=False, reads_utilities=True)
