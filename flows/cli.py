@@ -100,6 +100,34 @@ def run(
 
 
 @app.command()
+def compare(
+    jobs: Annotated[int, typer.Option(min=1, help="Cells trained at the same time.")] = 1,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Edit params.yaml first."),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Only warnings and the final table.")
+    ] = False,
+) -> None:
+    """Compare selectors: every one of `compare.selectors` with every seed, on the same pool.
+
+    Finished cells are kept (`compare.results`) and never computed twice; a stopped comparison goes
+    on where it was.
+    """
+    from flows.params_file import edit_params
+    from flows.workspace import find_workspace, hold_workspace
+
+    workspace = find_workspace(Path.cwd())
+    os.chdir(workspace)  # what params.yaml names is relative to it
+    with hold_workspace(workspace):
+        if set_:
+            changes = edit_params(workspace / "params.yaml", set_)
+            print("\n".join(f"params.yaml: {change}" for change in changes or ["unchanged"]))
+        _compare(workspace, jobs, quiet=quiet)
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
     """Open the recorded runs in MLflow's web interface, on this machine only."""
     from flows.process import run_server
@@ -178,6 +206,22 @@ def _run_flow(workspace: Path, stages: list[str], *, force: bool, quiet: bool) -
         from flows.pipeline import lead_pipeline
 
         lead_pipeline(workspace, stages or None, force)
+
+
+def _compare(workspace: Path, jobs: int, *, quiet: bool) -> None:
+    from flows.server import prefect_server
+
+    if quiet:
+        os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "WARNING"
+    with prefect_server(workspace):
+        from flows.compare import compare_selectors
+
+        result = compare_selectors(workspace, jobs)
+    if result is None:
+        raise LeadError("no cell of the baseline is finished yet; run `lead compare` again")
+    from lead_core.comparison_table import as_markdown
+
+    print(as_markdown(result))
 
 
 def _show_plan(workspace: Path, stages: list[str]) -> None:

@@ -92,14 +92,15 @@ def lead_pipeline(
             for stage in stages:
                 runs.append(run_stage.with_options(name=stage)(workspace, stage, force, lock))
         except StageError as error:
-            _publish(run_summary(workspace, stages, runs, failure=error.line))
+            publish_summary(run_summary(workspace, stages, runs, failure=error.line))
             raise error.without_log() from None  # the task's state holds the log
-        _publish(run_summary(workspace, stages, runs))
+        publish_summary(run_summary(workspace, stages, runs))
     return runs
 
 
-def _publish(markdown: str) -> None:
-    create_markdown_artifact(markdown, key="lead-summary", description="Stages and results")
+def publish_summary(markdown: str, key: str = "lead-summary") -> None:
+    """Show `markdown` with the flow run in Prefect's interface."""
+    create_markdown_artifact(markdown, key=key, description="Stages and results")
 
 
 class _OneLineErrors(logging.Filter):

@@ -54,6 +54,16 @@ def start_supervised(
     )
 
 
+_running: set[subprocess.Popen[bytes]] = set()  # of `run_process`, in whatever thread
+
+
+def stop_running() -> None:
+    """Begin to stop every command that `run_process` runs in some thread; does not wait for them."""
+    for process in tuple(_running):
+        if process.stdin is not None:
+            process.stdin.close()
+
+
 def stop_supervised(process: subprocess.Popen[bytes]) -> int:
     """Cut the lifeline, wait until nothing is left, and return the command's exit code."""
     if process.stdin is not None:
@@ -95,9 +105,11 @@ def run_process(
         keep_open=keep_open,
     )
     lines = LineSplitter(on_line)
+    _running.add(process)
     try:
         _read_until_end(process, lines)
     finally:
+        _running.discard(process)
         if process.stdin is not None:
             process.stdin.close()
         _read_until_end(process, lines)  # a full pipe would keep a stage from saving its state

@@ -204,17 +204,22 @@ def keep_cell(folder: Path, cell: Cell, found: Mapping[str, Any], provenance: An
     write_json(folder / f"{cell.name}.json", {**found, "provenance": provenance})
 
 
-def kept_cell(folder: Path, cell: Cell, comparison: str, params: Params) -> dict[str, Any] | None:
-    """Return what is kept of `cell` for this comparison; None if it has to be computed.
+def keep_base(folder: Path, found: Mapping[str, Any], provenance: Any) -> None:
+    """Keep the untuned model's figures beside the cells."""
+    write_json(folder / f"{BASE}.json", {**found, "provenance": provenance})
 
-    Raises LeadError for a file that is none of ours.
-    """
-    path = folder / f"{cell.name}.json"
-    if not path.is_file():
+
+def kept_base(folder: Path, comparison: str) -> dict[str, Any] | None:
+    """Return what is kept of the untuned model for this comparison; None if it has to be measured."""
+    found = _read_kept(folder / f"{BASE}.json")
+    return found if found and found["comparison"] == comparison else None
+
+
+def kept_cell(folder: Path, cell: Cell, comparison: str, params: Params) -> dict[str, Any] | None:
+    """Return what is kept of `cell` for this comparison; None if it has to be computed."""
+    found = _read_kept(folder / f"{cell.name}.json")
+    if found is None:
         return None
-    found = read_json(path, made_by="lead compare")
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise LeadError(f"{path} is not a cell of this version; move it away to compute it again")
     wanted = (comparison, rule_id(params, cell.selector), cell.selector, cell.seed)
     got = tuple(found.get(name) for name in ("comparison", "rule", "selector", "seed"))
     return found if got == wanted else None
@@ -223,5 +228,17 @@ def kept_cell(folder: Path, cell: Cell, comparison: str, params: Params) -> dict
 def missing_cells(
     folder: Path, cells: Iterable[Cell], comparison: str, params: Params
 ) -> list[Cell]:
-    """Return those of `cells` that nothing usable is kept of, in their order."""
+    """Return those of `cells` that nothing usable is kept of, in their order.
+
+    Raises LeadError for a file that is none of ours.
+    """
     return [cell for cell in cells if kept_cell(folder, cell, comparison, params) is None]
+
+
+def _read_kept(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    found = read_json(path, made_by="lead compare")
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise LeadError(f"{path} is not a cell of this version; move it away to compute it again")
+    return found

@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -30,16 +31,26 @@ def origin_tags(workspace: Path) -> dict[str, str]:
         "lead.flow_run_id": os.environ.get("LEAD_FLOW_RUN_ID"),
         "lead.flow_run_url": os.environ.get("LEAD_FLOW_RUN_URL"),
     }
-    commit = _git(workspace, "rev-parse", "HEAD")
-    if commit is not None:
-        # What DVC itself writes and stages is no edit of anybody's.
-        ignored = [f":(exclude){name}" for name in ("dvc.lock", "sources.lock.json")]
-        changes = _git(
-            workspace, "status", "--porcelain", "--untracked-files=no", "--", ".", *ignored
-        )
-        tags["mlflow.source.git.commit"] = commit  # the name that MLflow's UI has a column for
-        tags["lead.git_dirty"] = "true" if changes else "false"
+    origin = git_origin(workspace)
+    if origin:
+        tags["mlflow.source.git.commit"] = origin[
+            "commit"
+        ]  # MLflow's UI has a column for this name
+        tags["lead.git_dirty"] = "true" if origin["edited"] else "false"
     return legal_tags(tags)
+
+
+def git_origin(workspace: Path) -> dict[str, Any]:
+    """Return the workspace's `commit` and the tracked files `edited` since; empty without git."""
+    commit = _git(workspace, "rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    # What DVC itself writes and stages is no edit of anybody's.
+    ignored = [
+        f":(exclude){name}" for name in ("dvc.lock", "compare/dvc.lock", "sources.lock.json")
+    ]
+    edited = _git(workspace, "diff", "--name-only", "HEAD", "--", ".", *ignored)
+    return {"commit": commit, "edited": (edited or "").splitlines()}
 
 
 def is_alive(tags: Mapping[str, str]) -> bool:

@@ -40,6 +40,7 @@ class CoarseToFine:
     by_task: bool = True
     exact_utilities: bool = False
     whole_pool: bool = False
+    reads_scores: bool = True
     reads_utilities: bool = True
     fixes: Mapping[str, object] = field(default_factory=dict)
 

@@ -103,6 +103,10 @@ class Selector(Protocol):
         """Return the values of params.yaml that this selector fixes, by dotted name."""
 
     @property
+    def reads_scores(self) -> bool:
+        """Whether the rule needs the offline pass at all; its cost is counted for those that do."""
+
+    @property
     def reads_utilities(self) -> bool:
         """Whether picks depend on the utilities or the bandit, and so on their parameters."""
 

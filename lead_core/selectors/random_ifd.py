@@ -8,4 +8,4 @@ from __future__ import annotations
 
 from lead_core.selectors.uniform_draw import UniformDraw
 
-SELECTOR = UniformDraw("random-ifd", below_one=True)
+SELECTOR = UniformDraw("random-ifd", below_one=True, reads_scores=True)

@@ -34,6 +34,7 @@ class Ranking:
     once: bool = True
     exact_utilities: bool = False
     whole_pool: bool = False
+    reads_scores: bool = True
     reads_utilities: bool = False
     fixes: Mapping[str, object] = field(default_factory=dict)
 

@@ -39,4 +39,4 @@ def _proportional_shares(counts: IntArray, n: int, rng: np.random.Generator) -> 
     return np.diff(np.floor(edges + rng.random())).astype(np.int64)
 
 
-SELECTOR = UniformDraw("stratified", draw=_draw_from_every_cluster)
+SELECTOR = UniformDraw("stratified", draw=_draw_from_every_cluster, reads_scores=True)

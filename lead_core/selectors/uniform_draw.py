@@ -38,6 +38,7 @@ class UniformDraw:
     draw: Callable[[PoolView, IntArray, int, np.random.Generator], IntArray] = draw_evenly
     exact_utilities: bool = False
     whole_pool: bool = False
+    reads_scores: bool = False
     reads_utilities: bool = False
     fixes: Mapping[str, object] = field(default_factory=dict)
 

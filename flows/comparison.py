@@ -1,0 +1,153 @@
+"""The books of a comparison: which cells are wanted, which are kept, and the tables made of them.
+
+Nothing is computed here and no service is needed: `flows/compare.py` runs what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lead_core.artifacts import Layout, read_manifest
+from lead_core.comparison import (
+    BASE,
+    Cell,
+    comparison_id,
+    keep_base,
+    keep_cell,
+    kept_base,
+    kept_cell,
+    missing_cells,
+    planned_cells,
+)
+from lead_core.comparison_table import Comparison, as_markdown, compare
+from lead_core.model import resolve_runtime
+from lead_core.params import Params, load_params
+from lead_core.storage import read_json, write_json, write_text
+from lead_core.tracking_process import git_origin
+
+ARTIFACTS = Path("artifacts")
+LIBRARIES = ("numpy", "peft", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class Books:
+    """One comparison: its parameters, its identity, its cells in order, and where they are kept."""
+
+    workspace: Path
+    params: Params
+    comparison: str
+    cells: tuple[Cell, ...]
+    folder: Path
+
+    @property
+    def kept(self) -> Path:
+        """Return the folder of kept cells."""
+        return self.folder / "cells"
+
+    def missing(self) -> list[Cell]:
+        """Return the cells that have to be computed, in their order."""
+        return missing_cells(self.kept, self.cells, self.comparison, self.params)
+
+    def base_missing(self) -> bool:
+        """Whether the untuned model has to be measured."""
+        return kept_base(self.kept, self.comparison) is None
+
+
+def open_books(workspace: Path) -> Books:
+    """Return the comparison that params.yaml asks for; the pool must be prepared.
+
+    Raises LeadError without a pool.
+    """
+    params = load_params(workspace / "params.yaml")
+    manifest = read_manifest(Layout.below(workspace / ARTIFACTS).pool, "prepare")
+    runtime = resolve_runtime(
+        params.runtime.device, params.runtime.threads, params.runtime.precision
+    )
+    folder = params.compare.results or "artifacts/compare"
+    return Books(
+        workspace=workspace,
+        params=params,
+        comparison=comparison_id(params, manifest, runtime.precision),
+        cells=tuple(planned_cells(params)),
+        folder=workspace / folder,
+    )
+
+
+def keep_finished(books: Books) -> list[Cell]:
+    """Keep every missing cell that DVC has finished; return those newly kept."""
+    layout = Layout.below(books.workspace / ARTIFACTS)
+    if books.base_missing() and (found := _finished(layout, BASE, books.comparison)):
+        keep_base(books.kept, found, _provenance(books.workspace))
+    new = []
+    for cell in books.missing():
+        found = _finished(layout, cell.name, books.comparison)
+        if found is None:
+            continue
+        seconds = _seconds(layout, cell)
+        keep_cell(books.kept, cell, found, {**_provenance(books.workspace), "seconds": seconds})
+        if kept_cell(books.kept, cell, books.comparison, books.params) is not None:
+            new.append(cell)
+    return new
+
+
+def tabulate(books: Books) -> Comparison | None:
+    """Write comparison.md and comparison.json from the kept cells; None while there are too few."""
+    base = kept_base(books.kept, books.comparison)
+    found = [
+        cell
+        for wanted in books.cells
+        if (cell := kept_cell(books.kept, wanted, books.comparison, books.params))
+    ]
+    baseline = books.params.compare.baseline
+    if base is None or all(cell["selector"] != baseline for cell in found):
+        return None
+    manifest = read_manifest(Layout.below(books.workspace / ARTIFACTS).pool, "prepare")
+    result = compare(found, base, baseline=baseline, pool_records=manifest["counts"]["kept"])
+    write_text(books.folder / "comparison.md", as_markdown(result))
+    write_json(books.folder / "comparison.json", asdict(result))
+    return result
+
+
+def _finished(layout: Layout, name: str, comparison: str) -> dict[str, Any] | None:
+    """Return what DVC's cell `name` left behind, if it is of this comparison."""
+    path = layout.comparison / name / "cell.json"
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = read_json(path, made_by="lead compare")
+    return found if found.get("comparison") == comparison else None
+
+
+def _seconds(layout: Layout, cell: Cell) -> dict[str, float]:
+    """Return how long the cell's rounds and the offline pass took, by whichever process ran last."""
+    rounds: dict[int, float] = {}
+    for row in _rows(layout.comparison / cell.name / "train" / "timings.jsonl"):
+        if "round" in row:
+            rounds[row["round"]] = row["seconds"]
+    scored = [
+        r["seconds"] for r in _rows(layout.pool.parent / "timings.jsonl") if r["stage"] == "score"
+    ]
+    return {
+        "rounds": round(sum(rounds.values()), 1),
+        **({"offline": scored[-1]} if scored else {}),
+    }
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _provenance(workspace: Path) -> dict[str, Any]:
+    """Return what was behind a cell that is not part of its figures."""
+    return {
+        **git_origin(workspace),
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+    }
