@@ -34,7 +34,7 @@ def compare_selectors(workspace: Path, jobs: int) -> Comparison | None:
 
     Raises LeadError for the first cell that failed, after the others are done and kept.
     """
-    runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=jobs)
+    runner: Any = ThreadPoolTaskRunner(max_workers=jobs)  # its own type is narrower than asked for
     return compare_pipeline.with_options(task_runner=runner)(workspace)
 
 
