@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from lead_core.storage import append_jsonl, replaced_directory, sha256_file, write_json
 
-SCHEMA = 1
+SCHEMA = 2
 LOGS = ("rounds.jsonl", "selection.jsonl")
 WORK = "work.jsonl"
 KEPT = 2
@@ -30,7 +30,10 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a training run continues from: tensors and arrays by name, and plain values."""
+    """What a training run continues from: tensors and arrays by name, and plain values.
+
+    number: pieces of work that led to it, see `CheckpointStore.note_work`; a later one has more.
+    """
 
     number: int
     values: dict[str, Any]
@@ -64,27 +67,30 @@ class CheckpointStore:
             # A kill can leave half a line at the end; what it belonged to was never saved.
             return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def note_work(self, round_number: int, column: str, sequences: int, tokens: int) -> None:
-        """Note that a round is about to forward so much, in case it is lost to a kill."""
-        row = {"round": round_number, "column": column, "sequences": sequences, "tokens": tokens}
+    def note_work(self, number: int, column: str, sequences: int, tokens: int) -> None:
+        """Note what the training's `number`-th piece of work is about to forward, lest a kill lose it.
+
+        A piece is what a kill can undo as a whole: one optimizer step, or one full-pool pass.
+        """
+        row = {"work": number, "column": column, "sequences": sequences, "tokens": tokens}
         append_jsonl(self.folder / WORK, {"attempt": self._attempt, **row})
 
-    def begin_attempt(self, rounds_done: int) -> tuple[int, int]:
+    def begin_attempt(self, work_done: int) -> tuple[int, int]:
         """Return the sequences and tokens that kills have cost so far: noted, and to be done again.
 
-        Each start is an attempt; of the earlier ones all work is lost that belongs to rounds behind
-        the checkpoint which the attempt after them began with.
+        Each start is an attempt, from a state that `work_done` pieces of work led to; of the earlier
+        attempts every piece is lost that was not yet in the state which a later one began with.
         """
         rows = self.read_log(WORK)
         self._attempt = 1 + max((row["attempt"] for row in rows), default=0)
-        append_jsonl(self.folder / WORK, {"attempt": self._attempt, "rounds_done": rounds_done})
-        starts = {row["attempt"]: row["rounds_done"] for row in rows if "rounds_done" in row}
-        starts[self._attempt] = rounds_done
+        append_jsonl(self.folder / WORK, {"attempt": self._attempt, "work_done": work_done})
+        starts = {row["attempt"]: row["work_done"] for row in rows if "work_done" in row}
+        starts[self._attempt] = work_done
         lost = [
             row
             for row in rows
-            if "round" in row
-            and any(n > row["attempt"] and done < row["round"] for n, done in starts.items())
+            if "work" in row
+            and any(n > row["attempt"] and done < row["work"] for n, done in starts.items())
         ]
         return sum(row["sequences"] for row in lost), sum(row["tokens"] for row in lost)
 

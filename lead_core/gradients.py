@@ -60,40 +60,59 @@ class RoundGradient:
     displacement: FloatArray
 
 
-class RoundGradientMeter:
-    """Watches the optimizer steps of one round.
+@dataclass(frozen=True)
+class GradientTrace:
+    """What the steps of a round have left so far; nothing before the first.
 
-    Holds the running sum of gradients and at most `max_snapshots` copies of the trainable
-    parameters. In a round of more steps (ours) the displacement of a step between two copies is
-    interpolated between theirs.
+    total float32 [P]: the sum of their gradients. snapshots float32 [P] each: the parameters before the
+    first step and, at regular distances, before later ones. steps: how many were taken.
     """
 
-    def __init__(self, parameters: Sequence[torch.nn.Parameter], n_steps: int, max_snapshots: int):
+    total: torch.Tensor | None = None
+    snapshots: tuple[torch.Tensor, ...] = ()
+    steps: int = 0
+
+
+class RoundGradientMeter:
+    """Watches the optimizer steps of one round, from `trace` on.
+
+    Its trace holds at most `max_snapshots` copies of the trainable parameters. In a round of more
+    steps (ours) the displacement of a step between two copies is interpolated between theirs.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[torch.nn.Parameter],
+        n_steps: int,
+        max_snapshots: int,
+        trace: GradientTrace | None = None,
+    ):
+        self.trace = GradientTrace() if trace is None else trace
         self._parameters = list(parameters)
         self._stride = -(-n_steps // max_snapshots)
-        self._snapshots: list[torch.Tensor] = []
-        self._total: torch.Tensor | None = None
-        self._steps = 0
 
     def before_update(self) -> None:
         """Take in the gradient of a step, as it is before clipping, and where the step starts."""
-        if self._steps % self._stride == 0:
-            self._snapshots.append(flat(self._parameters))
+        total, snapshots, steps = self.trace.total, self.trace.snapshots, self.trace.steps
+        if steps % self._stride == 0:
+            snapshots = (*snapshots, flat(self._parameters))
         gradient = flat(
             [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
         )
-        self._total = gradient if self._total is None else self._total.add_(gradient)
-        self._steps += 1
+        # Into the new vector: an earlier trace, which a checkpoint may still hold, stays as it was.
+        total = gradient if total is None else gradient.add_(total)
+        self.trace = GradientTrace(total, snapshots, steps + 1)
 
     def close(self, plan: SketchPlan) -> RoundGradient:
         """Return the round's mean gradient and the displacement along it, after the last step."""
-        if self._total is None:
+        total, steps = self.trace.total, self.trace.steps
+        if total is None:
             raise ValueError("a round without a step has no gradient")
-        mean = self._total / self._steps
+        mean = total / steps
         end = flat(self._parameters)
-        along = [float(_dot(mean, end - start)) for start in self._snapshots]
-        knots = [*range(0, self._steps, self._stride), self._steps]
-        per_step = np.interp(np.arange(self._steps), knots, [*along, 0.0])
+        along = [float(_dot(mean, end - start)) for start in self.trace.snapshots]
+        knots = [*range(0, steps, self._stride), steps]
+        per_step = np.interp(np.arange(steps), knots, [*along, 0.0])
         summary = GradientSummary(float(_dot(mean, mean)), sketch(plan, mean))
         return RoundGradient(summary, per_step)
 

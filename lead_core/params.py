@@ -265,6 +265,11 @@ class TrainParams(Section):
         description="mean over samples of their token means, or over all response tokens"
     )
     checkpoint_every_rounds: int = Field(ge=1, description="rounds between two resumable states")
+    checkpoint_every_steps: int | None = Field(
+        ge=1,
+        description="steps between two resumable states inside a round, which also hold up to "
+        "utility.displacement_snapshots copies of the adapters; null: only when stopped",
+    )
     monitor_every_rounds: int | None = Field(
         ge=1, description="held-out loss during training, every so many rounds; null: never"
     )

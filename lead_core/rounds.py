@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from lead_core.chat import Encoded
-from lead_core.checkpoint import Checkpoint, CheckpointStore
+from lead_core.checkpoint import CheckpointStore
 from lead_core.gradients import RoundGradient, RoundGradientMeter, SketchPlan, plan_sketch
 from lead_core.ledger import CostLedger
 from lead_core.loop_state import LoopState, from_checkpoint, init_loop, to_checkpoint
 from lead_core.reward import raw_reward, rescale_reward, update_range
+from lead_core.round_progress import RoundProgress, begin_progress
 from lead_core.selectors import Picks, PoolView, Quota, SelectionSettings, SelectionState, Selector
 from lead_core.selectors.contract import record_use
-from lead_core.training import StepResult, Trainer, check_finite, check_update
+from lead_core.training import Trainer, check_finite, check_update
 from lead_core.utility import (
     FloatArray,
     LossChange,
@@ -77,16 +78,17 @@ class RoundReport:
 
 
 class Interrupted(Exception):
-    """Training was asked to stop; the last checkpoint holds all finished rounds."""
+    """Training was asked to stop; the last checkpoint holds every step that was taken."""
 
 
 @dataclass(frozen=True)
 class RoundLoop:
     """The fixed parts of one training run; what changes is in `LoopState` and the trainer.
 
-    measure: current loss of given samples (only `iterative` calls it). monitor: held-out loss after a
-    round, or None. on_round: told of each finished round, and before a resume again of the earlier
-    ones. on_start: told between the two, when training begins.
+    checkpoint_every_steps: also save inside a round, so many pieces of work after the last checkpoint;
+    None: never. measure: current loss of given samples (only `iterative` calls it). monitor: held-out
+    loss after a round, or None. on_round: told of each finished round, and before a resume again of
+    the earlier ones. on_start: told between the two, when training begins.
     """
 
     trainer: Trainer
@@ -99,7 +101,8 @@ class RoundLoop:
     seed: int
     ledger: CostLedger
     store: CheckpointStore
-    checkpoint_every: int
+    checkpoint_every_rounds: int
+    checkpoint_every_steps: int | None
     measure: Measure
     monitor: Callable[[int], float | None]
     on_start: Callable[[], None]
@@ -109,7 +112,7 @@ class RoundLoop:
     def run(self) -> LoopState:
         """Train until a limit is reached, from the newest checkpoint if there is one.
 
-        Raises Interrupted at a step boundary once `stop_requested` says so.
+        Raises Interrupted between two steps once `stop_requested` says so, with the state saved.
         """
         rng = np.random.default_rng([self.seed, 1])
         self.trainer.seed(self.seed)
@@ -118,36 +121,32 @@ class RoundLoop:
         plan = plan_sketch(n_trainable, self.utility.sketch_size, seed=self.seed, device=device)
         state = self._resume(rng)
         self.on_start()
-        unsaved: Checkpoint | None = None
-        try:
-            while (quota := remaining_quota(state, self.limits)) is not None:
-                finished = self._play_round(state, quota, plan, rng)
-                if finished is None:
-                    break
-                state = finished
-                unsaved = to_checkpoint(state, self.trainer, rng, self.ledger)
-                if state.round % self.checkpoint_every == 0:
-                    self.store.save(unsaved)
-                    unsaved = None
-        finally:  # asked to stop, or done: no finished round is lost
-            if unsaved is not None:
-                self.store.save(unsaved)
+        work_saved = state.work_done
+        while not is_over(state, self.limits) and not self.stop_requested():
+            state = self._advance(state, plan, rng)
+            if self._is_due(state, work_saved):
+                self.store.save(to_checkpoint(state, self.trainer, rng, self.ledger))
+                work_saved = state.work_done
+        if state.work_done != work_saved:  # asked to stop, or done: no work is lost
+            self.store.save(to_checkpoint(state, self.trainer, rng, self.ledger))
+        if not is_over(state, self.limits):
+            raise Interrupted
         return state
 
-    def _play_round(
-        self, state: LoopState, quota: Quota, plan: SketchPlan, rng: np.random.Generator
-    ) -> LoopState | None:
-        """Pick, train and record one round; None when nothing is eligible."""
-        if self.selector.exact_utilities:
-            state = self._with_exact_utilities(state)
-        picks = self.selector.pick(self.pool.view, state.selection, self.settings, quota, rng)
-        if not len(picks.indices):
-            return None
-        state, report = self._train_round(state, picks, plan, rng)
-        self.store.append("rounds.jsonl", [report.round])
-        self.store.append("selection.jsonl", report.samples)
-        self.on_round(report)
-        return state
+    def _advance(self, state: LoopState, plan: SketchPlan, rng: np.random.Generator) -> LoopState:
+        """Begin the next round, or take one step of the round under way and, after its last, end it."""
+        if state.progress is None:
+            return self._begin_round(state, rng)
+        progress = self._take_step(state, state.progress)
+        state = replace(state, work_done=state.work_done + 1, progress=progress)
+        return self._finish_round(state, progress, plan) if progress.complete else state
+
+    def _is_due(self, state: LoopState, work_saved: int) -> bool:
+        """Whether `state` is to be saved, the newest checkpoint being of `work_saved` pieces."""
+        every = self.checkpoint_every_steps
+        if every is not None and state.work_done - work_saved >= every:
+            return True
+        return state.progress is None and state.round % self.checkpoint_every_rounds == 0
 
     def _resume(self, rng: np.random.Generator) -> LoopState:
         checkpoint = self.store.load_latest()
@@ -155,7 +154,7 @@ class RoundLoop:
             state = init_loop(self.pool.view)
         else:
             state = from_checkpoint(checkpoint, self.trainer, rng, self.ledger)
-        self.ledger.add("replayed", *self.store.begin_attempt(state.round))
+        self.ledger.add("replayed", *self.store.begin_attempt(state.work_done))
         samples: dict[int, list[dict[str, Any]]] = {}
         for row in self.store.read_log("selection.jsonl"):
             samples.setdefault(row["round"], []).append(row)
@@ -163,14 +162,54 @@ class RoundLoop:
             self.on_round(RoundReport(row, samples[row["round"]]))
         return state
 
-    def _train_round(
-        self, state: LoopState, picks: Picks, plan: SketchPlan, rng: np.random.Generator
+    def _begin_round(self, state: LoopState, rng: np.random.Generator) -> LoopState:
+        """Pick the next round's samples and their order."""
+        if self.selector.exact_utilities:
+            state = self._with_exact_utilities(state)
+        quota = remaining_quota(state, self.limits)
+        picks = self.selector.pick(self.pool.view, state.selection, self.settings, quota, rng)
+        return replace(state, progress=begin_progress(picks, rng))
+
+    def _take_step(self, state: LoopState, progress: RoundProgress) -> RoundProgress:
+        """Take the round's next optimizer step; a partial last batch is averaged over its samples."""
+        start = progress.samples_done
+        chosen = progress.picks.indices[start : start + self.effective_batch]
+        samples = self.pool.encoded(chosen)
+        tokens = sum(len(sample.input_ids) for sample in samples)
+        meter = self._meter(progress)
+        self.store.note_work(state.work_done + 1, "training", len(samples), tokens)
+        with self.ledger.charged_to("training"):
+            step = self.trainer.step(samples, meter)
+        check_finite(step.losses, self.pool.ids[chosen], state.round + 1)
+        return replace(progress, steps=(*progress.steps, step), trace=meter.trace)
+
+    def _finish_round(
+        self, state: LoopState, progress: RoundProgress, plan: SketchPlan
+    ) -> LoopState:
+        """Record the round whose last step was taken, tell of it, and return the state after it."""
+        gradient = self._meter(progress).close(plan)
+        check_update(gradient, state.round + 1)
+        state, report = self._read_off(state, progress, gradient)
+        self.store.append("rounds.jsonl", [report.round])
+        self.store.append("selection.jsonl", report.samples)
+        self.on_round(report)
+        return state
+
+    def _meter(self, progress: RoundProgress) -> RoundGradientMeter:
+        """Return the meter of the round under way, as far as it has come."""
+        n_steps = -(-len(progress.picks.indices) // self.effective_batch)
+        return RoundGradientMeter(
+            self.trainer.parameters, n_steps, self.utility.snapshots, progress.trace
+        )
+
+    def _read_off(
+        self, state: LoopState, progress: RoundProgress, gradient: RoundGradient
     ) -> tuple[LoopState, RoundReport]:
-        """Train one pass over `picks` in shuffled order; return the next state and the records."""
+        """Return the state after a round whose steps are all taken, and the records of it."""
         number = state.round + 1
-        indices = rng.permutation(picks.indices)
-        first_step = self.trainer.steps_done
-        steps, gradient = self._train_on(indices, plan, number)
+        picks, steps = progress.picks, progress.steps
+        indices = picks.indices
+        first_step = self.trainer.steps_done - len(steps)
         step_of = np.arange(len(indices)) // self.effective_batch
         rates = np.array([step.learning_rate for step in steps])
         loss_seen = np.concatenate([step.losses for step in steps])
@@ -224,29 +263,9 @@ class RoundLoop:
         }
         names, rows = list(columns), zip(*(c.tolist() for c in columns.values()), strict=True)
         samples = [dict(zip(names, row, strict=True)) for row in rows]
-        after_round = LoopState(number, state.visits + len(indices), selection, memory)
+        visits = state.visits + len(indices)
+        after_round = LoopState(number, visits, state.work_done, selection, memory)
         return after_round, RoundReport(record, samples)
-
-    def _train_on(
-        self, indices: np.ndarray, plan: SketchPlan, number: int
-    ) -> tuple[list[StepResult], RoundGradient]:
-        """Take the round's optimizer steps; a final partial batch is averaged over its own samples."""
-        starts = range(0, len(indices), self.effective_batch)
-        meter = RoundGradientMeter(self.trainer.parameters, len(starts), self.utility.snapshots)
-        steps: list[StepResult] = []
-        for start in starts:
-            if self.stop_requested():
-                raise Interrupted
-            chosen = indices[start : start + self.effective_batch]
-            samples = self.pool.encoded(chosen)
-            tokens = sum(len(sample.input_ids) for sample in samples)
-            self.store.note_work(number, "training", len(samples), tokens)
-            with self.ledger.charged_to("training"):
-                steps.append(self.trainer.step(samples, meter))
-            check_finite(steps[-1].losses, self.pool.ids[chosen], number)
-        gradient = meter.close(plan)
-        check_update(gradient, number)
-        return steps, gradient
 
     def _with_exact_utilities(self, state: LoopState) -> LoopState:
         """Replace the utilities of all samples that may be picked by their true current loss."""
@@ -256,10 +275,12 @@ class RoundLoop:
         utility = selection.utility.copy()
         samples = self.pool.encoded(indices)
         tokens = sum(len(sample.input_ids) for sample in samples)
-        self.store.note_work(state.round + 1, "selection", len(samples), tokens)
+        number = state.work_done + 1
+        self.store.note_work(number, "selection", len(samples), tokens)
         with self.ledger.charged_to("selection"):
             utility[indices] = self.measure(samples)
-        return replace(state, selection=replace(selection, utility=utility))
+        selection = replace(selection, utility=utility)
+        return replace(state, work_done=number, selection=selection)
 
     def _with_drift(
         self, selection: SelectionState, indices: np.ndarray, drops: FloatArray
@@ -278,19 +299,23 @@ class RoundLoop:
         return replace(selection, utility=utility)
 
 
-def remaining_quota(state: LoopState, limits: Limits) -> Quota | None:
-    """Return what may still be trained on, or None when a limit is reached (LEAD.md B.6).
+def is_over(state: LoopState, limits: Limits) -> bool:
+    """Whether training ends here: a limit is reached, or nothing was eligible for the next round."""
+    if state.progress is None:
+        return remaining_quota(state, limits).visits <= 0
+    return not len(state.progress.picks.indices)
+
+
+def remaining_quota(state: LoopState, limits: Limits) -> Quota:
+    """Return what may still be trained on; no visit is left when a limit is reached (LEAD.md B.6).
 
     Without a limit on visits training ends with the distinct budget. With one it goes on to it, and
     once the distinct budget is spent only samples that were used before may come again.
     """
     distinct = limits.distinct - int(np.count_nonzero(state.selection.uses))
     if limits.rounds is not None and state.round >= limits.rounds:
-        return None
-    if limits.visits is None:
-        return Quota(distinct, distinct) if distinct > 0 else None
-    visits = limits.visits - state.visits
-    return Quota(visits, distinct) if visits > 0 else None
+        return Quota(0, distinct)
+    return Quota(distinct if limits.visits is None else limits.visits - state.visits, distinct)
 
 
 def sample_loss_changes(

@@ -120,16 +120,38 @@ def test_a_half_written_line_at_the_end_of_a_log_is_no_row(tmp_path):
     store.begin_attempt(0)
     store.note_work(1, "training", 4, 9)
     with (tmp_path / "work.jsonl").open("a") as stream:
-        stream.write('{"attempt": 1, "round": 1, "sequ')
+        stream.write('{"attempt": 1, "work": 1, "sequ')
     assert CheckpointStore(tmp_path).begin_attempt(0) == (4, 9)
 
 
 def test_work_is_lost_only_behind_the_checkpoint_that_the_next_attempt_began_with(tmp_path):
-    for rounds_done, expected in ((0, (0, 0)), (1, (4, 100)), (1, (8, 200)), (3, (8, 200))):
+    for work_done, expected in ((0, (0, 0)), (1, (4, 100)), (1, (8, 200)), (3, (8, 200))):
         store = CheckpointStore(tmp_path)
-        assert store.begin_attempt(rounds_done) == expected
-        for number in range(rounds_done + 1, 3):
+        assert store.begin_attempt(work_done) == expected
+        for number in range(work_done + 1, 3):
             store.note_work(number, "training", 4, 100)
+
+
+def test_work_that_a_damaged_checkpoint_held_is_lost_in_the_end(tmp_path):
+    for work_done, pieces in ((0, 4), (4, 1), (2, 0)):  # the third begins with an older state
+        store = CheckpointStore(tmp_path)
+        lost = store.begin_attempt(work_done)
+        for number in range(work_done + 1, work_done + pieces + 1):
+            store.note_work(number, "training", 4, 100)
+    assert lost == (3 * 4, 3 * 100)
+
+
+def test_checkpoints_of_another_schema_are_refused_and_training_starts_anew(tmp_path, capsys):
+    filled(tmp_path)
+    for path in tmp_path.glob("checkpoint-*/checkpoint.json"):
+        path.write_text(path.read_text().replace('"schema": 2', '"schema": 1'))
+    (tmp_path / "work.jsonl").write_text(
+        '{"attempt": 1, "rounds_done": 0}\n{"attempt": 1, "round": 1}\n'
+    )
+    store = CheckpointStore(tmp_path)
+    assert store.load_latest() is None
+    assert store.begin_attempt(0) == (0, 0)
+    assert capsys.readouterr().err.count("schema 1, this version reads 2") == 2
 
 
 def test_nothing_is_pickled(tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lead_core.gradients import RoundGradientMeter, flat, plan_sketch, sketch
+from lead_core.gradients import GradientTrace, RoundGradientMeter, flat, plan_sketch, sketch
 from lead_core.utility import GradientSummary, cosine
 
 
@@ -96,6 +96,41 @@ def test_the_mean_gradient_is_over_the_rounds_steps():
         meter.before_update()
     gradient = meter.close(plan_sketch(2, 64, seed=0, device="cpu"))
     assert gradient.summary.sq_norm == pytest.approx(0.25 + 2.25)
+
+
+@pytest.mark.parametrize("max_snapshots", [1, 2, 3, 16])
+def test_a_meter_that_goes_on_from_a_trace_ends_with_the_same_bits(max_snapshots):
+    def run(resume: bool):
+        parameter = torch.nn.Parameter(torch.tensor([0.3, -1.1, 0.7]))
+        meter = RoundGradientMeter([parameter], 5, max_snapshots)
+        for step in range(5):
+            parameter.grad = torch.tensor([0.1, -0.7, 0.3]) * (step + 1) / 3
+            if resume:
+                meter = RoundGradientMeter([parameter], 5, max_snapshots, meter.trace)
+            meter.before_update()
+            with torch.no_grad():
+                parameter -= 0.1 * parameter.grad
+        return meter.close(plan_sketch(3, 64, seed=0, device="cpu"))
+
+    whole, resumed = run(False), run(True)
+    assert resumed.summary.sq_norm == whole.summary.sq_norm
+    np.testing.assert_array_equal(resumed.summary.sketch, whole.summary.sketch)
+    np.testing.assert_array_equal(resumed.displacement, whole.displacement)
+
+
+def test_a_trace_stays_as_it_was_while_its_meter_goes_on():
+    parameter = torch.nn.Parameter(torch.ones(2))
+    meter = RoundGradientMeter([parameter], 3, 16)
+    traces: list[GradientTrace] = []
+    for _ in range(3):
+        parameter.grad = torch.ones(2)
+        meter.before_update()
+        traces.append(meter.trace)
+        with torch.no_grad():
+            parameter.add_(1.0)
+    assert [trace.total.tolist() for trace in traces] == [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]
+    assert [len(trace.snapshots) for trace in traces] == [1, 2, 3]
+    assert traces[0].snapshots[0].tolist() == [1.0, 1.0]
 
 
 def test_a_parameter_without_gradient_counts_as_zero():

@@ -87,7 +87,8 @@ def make_loop(folder, *, selector="lead", n=48, seed=0, dropout=0.0, stop=lambda
         "seed": seed,
         "ledger": ledger,
         "store": CheckpointStore(folder),
-        "checkpoint_every": 1,
+        "checkpoint_every_rounds": 1,
+        "checkpoint_every_steps": None,
         "measure": lambda chosen: response_losses(loss, chosen, pad_id=2, batch_tokens=256),
         "monitor": lambda number: None,
         "on_start": lambda: None,
@@ -207,72 +208,237 @@ def test_the_loss_seen_is_the_loss_before_the_update(tmp_path):
         assert row["loss_seen"] == pytest.approx(row["utility_before"], abs=1e-5)
 
 
-@pytest.mark.parametrize("selector", ["lead", "stratified"])
-def test_stopping_at_any_step_and_rerunning_gives_the_same_bits(tmp_path, selector):
-    whole, expected = make_loop(tmp_path / "whole", selector=selector, dropout=0.2)
-    whole.run()
-    reference = adapter_of(whole)
-    for stop_at in (1, 3, 6):
-        folder = tmp_path / f"stopped-{stop_at}"
-        calls = iter(range(10_000))
-        loop, _ = make_loop(
-            folder,
-            selector=selector,
-            dropout=0.2,
-            stop=lambda calls=calls, stop_at=stop_at: next(calls) == stop_at,
-        )
-        with pytest.raises(Interrupted):
-            loop.run()
-        again, reports = make_loop(folder, selector=selector, dropout=0.2)
-        torch.manual_seed(12345)  # a resumed run must not depend on what happened before it
-        again.run()
-        assert same(adapter_of(again), reference)
-        assert json.dumps([r.round for r in reports]) == json.dumps([r.round for r in expected])
-        assert [r.samples for r in reports] == [r.samples for r in expected]
+def stopping_at(call: int):
+    """Return a `stop_requested` that says yes at its `call`-th call (from 1) and never again."""
+    calls = iter(range(1, 10_000))
+    return lambda: next(calls) == call
 
 
-def test_work_lost_to_a_stop_is_charged_as_replayed_and_to_nothing_else(tmp_path):
-    calls = iter(range(10_000))
-    loop, _ = make_loop(
-        tmp_path, stop=lambda: next(calls) == 1, settings=SelectionSettings(0.1, 0.5, 0.3, 8, 3)
+def losing_power_at(loop, batch: int):
+    """Return `loop` that dies, nothing saved, when it fetches its `batch`-th batch (from 1)."""
+    calls = iter(range(1, 10_000))
+
+    def encoded(indices):
+        if next(calls) == batch:
+            raise PowerCut
+        return loop.pool.encoded(indices)
+
+    return replace(loop, pool=replace(loop.pool, encoded=encoded))
+
+
+def one_piece_of_work(loop):
+    """Return `loop` that asks to stop once it has forwarded anything: one step, or one full pass."""
+    before = {}
+    return replace(
+        loop,
+        on_start=lambda: before.update(loop.ledger.sequences),
+        stop_requested=lambda: loop.ledger.sequences != before,
     )
+
+
+class PowerCut(Exception):
+    """What a kill looks like from inside: nothing after it is done."""
+
+
+LONG_ROUNDS = {
+    "settings": SelectionSettings(0.1, 0.5, 0.3, 14, 3),  # rounds of 4, 3 and 2 steps, one partial
+    "utility": replace(UTILITY, snapshots=2, drift=True),
+    "dropout": 0.2,
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The loop and reports of a run of LONG_ROUNDS that nothing disturbed."""
+    loop, reports = make_loop(tmp_path_factory.mktemp("undisturbed"), **LONG_ROUNDS)
+    loop.run()
+    assert [report.round["steps"] for report in reports] == [4, 3, 2]
+    return loop, reports
+
+
+def assert_same_training(loop, reports, whole, expected):
+    assert same(adapter_of(loop), adapter_of(whole))
+    assert json.dumps([r.round for r in reports]) == json.dumps([r.round for r in expected])
+    assert [r.samples for r in reports] == [r.samples for r in expected]
+
+
+def without_replayed(loop):
+    return {k: v for k, v in loop.ledger.as_dict().items() if k != "replayed"}
+
+
+@pytest.mark.parametrize("stop_at", range(1, 13))  # 3 rounds, each begun, of 9 steps in all
+def test_stopping_anywhere_and_rerunning_gives_the_same_bits_and_repeats_nothing(
+    tmp_path, undisturbed, stop_at
+):
+    whole, expected = undisturbed
+    folder = tmp_path / "stopped"
+    loop, _ = make_loop(folder, stop=stopping_at(stop_at), **LONG_ROUNDS)
     with pytest.raises(Interrupted):
-        loop.run()  # the first step of a round of two is lost
-    again, _ = make_loop(tmp_path, settings=SelectionSettings(0.1, 0.5, 0.3, 8, 3))
+        loop.run()
+    again, reports = make_loop(folder, **LONG_ROUNDS)
+    torch.manual_seed(12345)  # a resumed run must not depend on what happened before it
+    again.run()
+    assert_same_training(again, reports, whole, expected)
+    assert again.ledger.as_dict() == whole.ledger.as_dict()
+    assert loop.trainer.steps_done + again.trainer.steps_done >= 9
+
+
+@pytest.mark.parametrize(
+    ("selector", "loss_change"),
+    [
+        ("lead", "displacement"),
+        ("lead", "paper"),
+        ("stratified", "displacement"),
+        ("iterative", "displacement"),
+    ],
+)
+def test_training_stopped_after_every_step_ends_with_the_same_bits(tmp_path, selector, loss_change):
+    utility = replace(LONG_ROUNDS["utility"], loss_change=loss_change)
+    options = {**LONG_ROUNDS, "selector": selector, "utility": utility}
+    whole, expected = make_loop(tmp_path / "whole", **options)
+    whole.run()
+    stops = 0
+    while True:
+        loop, reports = make_loop(tmp_path / "stopped", **options)
+        torch.manual_seed(stops)
+        try:
+            one_piece_of_work(loop).run()
+            break
+        except Interrupted:
+            stops += 1
+    assert stops == (11 if selector == "iterative" else 8)  # 9 steps; 3 full passes
+    assert_same_training(loop, reports, whole, expected)
+    assert loop.ledger.as_dict() == whole.ledger.as_dict()
+
+
+def test_a_full_pass_is_not_repeated_after_a_stop_within_its_round(tmp_path):
+    loop, _ = make_loop(tmp_path, selector="iterative", stop=stopping_at(2), **LONG_ROUNDS)
+    with pytest.raises(Interrupted):
+        loop.run()
+    assert loop.trainer.steps_done == 0
+    again, reports = make_loop(tmp_path, selector="iterative", **LONG_ROUNDS)
+    again.run()
+    ledger = again.ledger.as_dict()
+    assert ledger["selection"]["sequences"] == len(reports) * 44
+    assert ledger["replayed"] == {"sequences": 0, "tokens": 0}
+
+
+def test_a_full_pass_that_finds_nothing_to_train_on_is_paid_once(tmp_path):
+    """The distinct budget is spent and all its samples are used up: the others may not come."""
+    options = {
+        "selector": "iterative",
+        "limits": Limits(4, 100, None),
+        "checkpoint_every_rounds": 9,
+    }
+    loop, _ = make_loop(tmp_path, **options)
+    assert loop.run().visits == 12  # 4 samples, 3 uses each
+    again, _ = make_loop(tmp_path, **options)
+    again.run()
+    assert again.ledger.as_dict() == loop.ledger.as_dict()
+
+
+@pytest.mark.parametrize(("every", "lost"), [(None, 12), (1, 0), (2, 4), (3, 0), (4, 12)])
+def test_a_kill_loses_the_steps_since_the_last_checkpoint_and_no_more(
+    tmp_path, undisturbed, every, lost
+):
+    options = {**LONG_ROUNDS, "checkpoint_every_steps": every}
+    whole, expected = undisturbed
+    with pytest.raises(PowerCut):
+        losing_power_at(make_loop(tmp_path, **options)[0], batch=4).run()
+    again, reports = make_loop(tmp_path, **options)
+    again.run()
+    assert again.ledger.as_dict()["replayed"]["sequences"] == lost
+    assert without_replayed(again) == without_replayed(whole)
+    assert_same_training(again, reports, whole, expected)
+
+
+def test_lost_work_is_counted_once_however_often_training_is_cut(tmp_path):
+    for _ in range(2):
+        with pytest.raises(PowerCut):  # the first step of a round of four is lost
+            losing_power_at(make_loop(tmp_path, **LONG_ROUNDS)[0], batch=2).run()
+    again, _ = make_loop(tmp_path, **LONG_ROUNDS)
     state = again.run()
     ledger = again.ledger.as_dict()
-    assert ledger["replayed"]["sequences"] == 4
+    assert ledger["replayed"]["sequences"] == 8
     assert ledger["training"]["sequences"] == state.visits
 
 
-def test_lost_work_is_counted_once_however_often_training_is_stopped(tmp_path):
-    settings = SelectionSettings(0.1, 0.5, 0.3, 8, 3)
-    for _ in range(2):
-        calls = iter(range(10_000))
-        loop, _ = make_loop(tmp_path, stop=lambda calls=calls: next(calls) == 1, settings=settings)
-        with pytest.raises(Interrupted):
-            loop.run()
-    again, _ = make_loop(tmp_path, settings=settings)
-    again.run()
-    assert again.ledger.as_dict()["replayed"]["sequences"] == 8
-
-
 def test_a_lost_full_pass_of_the_iterative_reference_is_charged_as_replayed(tmp_path):
-    calls = iter(range(10_000))
-    loop, _ = make_loop(tmp_path, selector="iterative", stop=lambda: next(calls) == 0)
-    with pytest.raises(Interrupted):
-        loop.run()
+    loop, _ = make_loop(tmp_path, selector="iterative")
+    with pytest.raises(PowerCut):
+        losing_power_at(loop, batch=2).run()  # the first batch is the whole pool
     again, _ = make_loop(tmp_path, selector="iterative")
     again.run()
     assert again.ledger.as_dict()["replayed"]["sequences"] == 44
 
 
-def test_being_stopped_saves_every_finished_round_whatever_the_checkpoint_interval(tmp_path):
-    calls = iter(range(10_000))
-    loop, reports = make_loop(tmp_path, checkpoint_every=50, stop=lambda: next(calls) == 5)
+def test_a_checkpoint_inside_the_round_keeps_a_full_pass_from_being_lost(tmp_path):
+    options = {**LONG_ROUNDS, "selector": "iterative", "checkpoint_every_steps": 2}
+    with pytest.raises(PowerCut):  # saved: the pass and one step; lost: the second step
+        losing_power_at(make_loop(tmp_path, **options)[0], batch=4).run()
+    again, reports = make_loop(tmp_path, **options)
+    again.run()
+    ledger = again.ledger.as_dict()
+    assert ledger["replayed"]["sequences"] == 4
+    assert ledger["selection"]["sequences"] == len(reports) * 44
+
+
+@pytest.mark.parametrize(
+    ("every_rounds", "every_steps", "expected"),
+    [
+        (1, None, [4, 7, 9]),  # the rounds' ends
+        (2, None, [7, 9]),  # the second round's end, and that of training
+        (9, 3, [3, 6, 9]),
+        (1, 3, [3, 4, 7, 9]),  # counted from the last checkpoint, whatever it was for
+        (9, 1, [1, 2, 3, 4, 5, 6, 7, 8, 9]),
+    ],
+)
+def test_checkpoints_come_by_rounds_and_by_steps(tmp_path, every_rounds, every_steps, expected):
+    seen = set()
+
+    def look():
+        seen.update(int(path.name[-6:]) for path in tmp_path.glob("checkpoint-*"))
+        return False
+
+    loop, _ = make_loop(
+        tmp_path,
+        stop=look,
+        checkpoint_every_rounds=every_rounds,
+        checkpoint_every_steps=every_steps,
+        **LONG_ROUNDS,
+    )
+    loop.run()
+    look()
+    assert sorted(seen) == expected
+
+
+def test_a_damaged_checkpoint_inside_a_round_falls_back_to_the_one_before(
+    tmp_path, undisturbed, capsys
+):
+    options = {**LONG_ROUNDS, "checkpoint_every_steps": 1}
+    whole, expected = undisturbed
+    folder = tmp_path / "damaged"
+    with pytest.raises(Interrupted):
+        make_loop(folder, stop=stopping_at(5), **options)[0].run()
+    path = folder / "checkpoint-000003" / "arrays.npz"
+    path.write_bytes(path.read_bytes()[:-1])
+    again, reports = make_loop(folder, **options)
+    again.run()
+    assert "checkpoint-000003 is damaged" in capsys.readouterr().err
+    assert_same_training(again, reports, whole, expected)
+    assert again.ledger.as_dict()["replayed"]["sequences"] == 4
+    assert without_replayed(again) == without_replayed(whole)
+
+
+def test_being_stopped_saves_every_step_whatever_the_checkpoint_interval(tmp_path):
+    loop, reports = make_loop(
+        tmp_path, checkpoint_every_rounds=50, stop=stopping_at(8), **LONG_ROUNDS
+    )
     with pytest.raises(Interrupted):
         loop.run()
-    assert CheckpointStore(tmp_path).load_latest().number == len(reports) > 1
+    saved = CheckpointStore(tmp_path).load_latest()
+    assert saved.number == loop.trainer.steps_done == 5
+    assert saved.values["round"] == len(reports) == 1
 
 
 def test_an_update_that_is_no_number_ends_training_with_its_round(tmp_path):
@@ -289,23 +455,27 @@ def test_a_pool_without_an_arm_trains_nothing(tmp_path):
     assert state.round == 0
 
 
-@pytest.mark.parametrize("killed_at", range(3, 60, 7))
-def test_a_kill_at_any_file_operation_and_a_rerun_give_the_same_bits(tmp_path, killed_at):
+@pytest.mark.parametrize(
+    ("every_steps", "killed_at"),  # a whole run changes files 69 times, or 159 times
+    [*((None, n) for n in range(3, 69, 8)), *((1, n) for n in range(3, 159, 12))],
+)
+def test_a_kill_at_any_file_operation_and_a_rerun_give_the_same_bits(
+    tmp_path, undisturbed, killed_at, every_steps
+):
     """A child process dies at its n-th write, rename or removal; then again a little later."""
-    whole, expected = make_loop(tmp_path / "whole", dropout=0.2)
-    whole.run()
+    options = {**LONG_ROUNDS, "checkpoint_every_steps": every_steps}
+    whole, expected = undisturbed
     for operation in (killed_at, killed_at + 5):
         child = os.fork()
         if child == 0:
             _die_at(operation)
-            make_loop(tmp_path / "killed", dropout=0.2)[0].run()
+            make_loop(tmp_path / "killed", **options)[0].run()
             os._exit(0)
         os.waitpid(child, 0)
-    again, reports = make_loop(tmp_path / "killed", dropout=0.2)
+    again, reports = make_loop(tmp_path / "killed", **options)
     again.run()
-    assert same(adapter_of(again), adapter_of(whole))
-    assert [r.round for r in reports] == [r.round for r in expected]
-    assert [r.samples for r in reports] == [r.samples for r in expected]
+    assert_same_training(again, reports, whole, expected)
+    assert without_replayed(again) == without_replayed(whole)
     assert not list((tmp_path / "killed").glob(".*"))
 
 
@@ -335,18 +505,6 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     assert same(adapter_of(again), reference)
     assert [r.round for r in reports] == [r.round for r in expected]
     assert again.ledger.as_dict() == loop.ledger.as_dict()
-
-
-def test_checkpoints_may_be_rarer_than_rounds(tmp_path):
-    whole, _ = make_loop(tmp_path / "whole")
-    whole.run()
-    calls = iter(range(10_000))
-    loop, _ = make_loop(tmp_path / "rare", checkpoint_every=3, stop=lambda: next(calls) == 5)
-    with pytest.raises(Interrupted):
-        loop.run()
-    again, _ = make_loop(tmp_path / "rare", checkpoint_every=3)
-    again.run()
-    assert same(adapter_of(again), adapter_of(whole))
 
 
 def test_drift_moves_only_the_untrained_neighbours(tmp_path):

@@ -228,13 +228,17 @@ def test_another_algorithm_does_not_continue_a_finished_training(workspace, copy
     assert hashes(copy / "artifacts/train") != hashes(workspace / "artifacts/train")
 
 
-def test_sigterm_ends_training_with_a_run_that_says_killed(copy):
+def test_sigterm_ends_training_with_a_run_that_says_killed_and_repeats_nothing(workspace, copy):
     train_afresh(copy)
     (copy / "mlflow.db").unlink()
     process = start_training(copy, "checkpoint-000002")
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
     assert [run.info.status for run in runs_of(copy)[1]] == ["KILLED"]
+    call(copy, "flows.stages", "train")
+    assert hashes(copy / "artifacts/train") == hashes(workspace / "artifacts/train")
+    spent = json.loads((copy / "artifacts/train/timings.jsonl").read_text().splitlines()[-1])
+    assert spent["replayed"] == {"sequences": 0, "tokens": 0}
 
 
 def test_a_forced_rerun_of_everything_gives_the_same_bits(workspace, copy):

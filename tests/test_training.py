@@ -37,7 +37,7 @@ def step(trainer, ledger, samples):
     meter = RoundGradientMeter(trainer.parameters, 1, 1)
     with ledger.charged_to("training"):
         result = trainer.step(samples, meter)
-    return result, meter._total
+    return result, meter.trace.total
 
 
 def reference_gradient(samples, loss_mean):
