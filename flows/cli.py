@@ -185,6 +185,51 @@ def sync() -> None:
         raise LeadError(f"MLflow: {report.failure}; run `lead sync` again when it is there")
 
 
+@app.command()
+def fidelity(
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds to train per seed.")] = 12,
+    probe_samples: Annotated[
+        int, typer.Option(min=1, help="Random records whose true loss is measured every round.")
+    ] = 256,
+    seeds: Annotated[str, typer.Option(help="Seeds of the trainings, with commas.")] = "0,1,2",
+    out: Annotated[
+        Path | None, typer.Option(help="Where results go (default: results/fidelity).")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Differ from params.yaml here."),
+    ] = None,
+) -> None:
+    """Measure how close utilities are to true losses, on the pool that is prepared.
+
+    Seeds that are finished are not measured again. No stage's output and no params.yaml changes.
+    """
+    import warnings
+
+    from flows.fidelity import FidelityPlan, measure_fidelity
+    from flows.workspace import find_workspace
+
+    # Other people's deprecations are nothing that a user can act on.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    workspace = find_workspace(Path.cwd())
+    folder = (out or workspace / "results" / "fidelity").resolve()
+    os.chdir(workspace)  # what params.yaml names is relative to it
+    plan = FidelityPlan(rounds, probe_samples, _parse_seeds(seeds), folder, tuple(set_ or []))
+    for line in measure_fidelity(workspace, plan):
+        print(line)
+    print(f"written: {folder / 'fidelity.md'}, fidelity.png and one JSON file per seed")
+
+
+def _parse_seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds in ``0,1,2``, each once."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise LeadError(
+            f"--seeds must be whole numbers with commas between, like 0,1,2; got {text!r}"
+        )
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
 def _is_stale(workspace: Path, stages: list[str]) -> bool:
     """Ask DVC whether there is anything to do: a second against the start of a Prefect flow."""
     from flows.graph import plan_run

@@ -111,7 +111,7 @@ def heldout_plot(run: FinishedRun) -> Plot | None:
         "Mean response loss of records that were never trained on, before and after tuning, with the "
         "number of records. In the right panel, left of zero is better than the base model.",
         data,
-        _png(draw, height=1.2 + 0.36 * len(shown)),
+        render_png(draw, height=1.2 + 0.36 * len(shown)),
     )
 
 
@@ -137,7 +137,7 @@ def training_plot(rounds: Sequence[dict[str, Any]]) -> Plot:
             )
             axes.legend(loc="best")
         axes.set(xlabel="round", ylabel="loss (nats per response token)")
-        _whole_rounds(axes)
+        mark_whole_rounds(axes)
 
     return Plot(
         "training",
@@ -145,7 +145,7 @@ def training_plot(rounds: Sequence[dict[str, Any]]) -> Plot:
         "Mean over each round's samples of the loss that training saw just before it learnt from them. "
         "A rule that prefers difficult samples keeps this curve high: it is no measure of quality.",
         data,
-        _png(draw, height=2.8),
+        render_png(draw, height=2.8),
     )
 
 
@@ -190,7 +190,7 @@ def bandit_plot(rounds: Sequence[dict[str, Any]]) -> Plot | None:
             axes.set(ylabel=label, title=title)
         scaled.set_ylim(-1.1, 1.1)
         scaled.set_xlabel("round")
-        _whole_rounds(scaled)
+        mark_whole_rounds(scaled)
 
     return Plot(
         "bandit",
@@ -199,7 +199,7 @@ def bandit_plot(rounds: Sequence[dict[str, Any]]) -> Plot | None:
         f"{1 / len(probabilities):.3f} each; a hatched arm had no eligible sample. The reward is "
         "scaled by the range of earlier rounds, and 0 until there is one.",
         data,
-        _png(draw, height=4 + 0.32 * len(probabilities)),
+        render_png(draw, height=4 + 0.32 * len(probabilities)),
     )
 
 
@@ -244,7 +244,7 @@ def utility_plot(samples: pd.DataFrame) -> Plot:
         "One mark per trained sample: its IDU when it was chosen, and after the round. Below the line, "
         "the model found it easier after training on it.",
         data,
-        _png(draw, height=3.6),
+        render_png(draw, height=3.6),
     )
 
 
@@ -297,7 +297,9 @@ def pool_plot(records: pd.DataFrame) -> Plot:
         notes += f" {len(data):,} of {len(finite):,} records are drawn."
     if outside:
         notes += f" {outside:,} lie outside the frame (see the CSV)."
-    return Plot("pool", "The pool and what was chosen of it", notes, data, _png(draw, height=4))
+    return Plot(
+        "pool", "The pool and what was chosen of it", notes, data, render_png(draw, height=4)
+    )
 
 
 def composition_plot(records: pd.DataFrame) -> Plot:
@@ -347,7 +349,7 @@ def composition_plot(records: pd.DataFrame) -> Plot:
         f"Shares of the {len(records):,} records of the pool (light) and of the {len(chosen):,} "
         "selected ones (dark), each adding up to 100 %.",
         data,
-        _png(draw, height=4.0 + 0.3 * len(source_names)),
+        render_png(draw, height=4.0 + 0.3 * len(source_names)),
     )
 
 
@@ -395,7 +397,8 @@ def _paired_bars(axes: Axes, shares: pd.DataFrame, *, horizontal: bool) -> None:
         axes.grid(False, axis="x")
 
 
-def _whole_rounds(axes: Axes) -> None:
+def mark_whole_rounds(axes: Axes) -> None:
+    """Put the ticks of the x axis at whole rounds, twelve at most."""
     axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
 
 
@@ -410,7 +413,7 @@ def _short(name: str) -> str:
     return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
 
 
-def _png(draw: Callable[[Figure], None], *, height: float) -> bytes:
+def render_png(draw: Callable[[Figure], None], *, height: float) -> bytes:
     """Return the picture that `draw` makes, `height` inches high, without date or version."""
     buffer = io.BytesIO()
     with matplotlib.style.context(STYLE, after_reset=True), warnings.catch_warnings():

@@ -20,17 +20,17 @@ from lead_core.ledger import CostLedger
 from lead_core.loop_state import LoopState, from_checkpoint, init_loop, to_checkpoint
 from lead_core.reward import raw_reward, rescale_reward, update_range
 from lead_core.round_progress import RoundProgress, begin_progress
-from lead_core.selectors import Picks, PoolView, Quota, SelectionSettings, SelectionState, Selector
+from lead_core.selectors import Picks, PoolView, Quota, SelectionSettings, Selector
 from lead_core.selectors.contract import record_use
 from lead_core.training import Trainer, check_finite, check_update
 from lead_core.utility import (
     FloatArray,
     LossChange,
     PredictedChange,
-    cluster_drift,
+    drift_unvisited,
     predict_change,
     remember,
-    share_of_round,
+    sample_loss_changes,
     update_utility,
 )
 
@@ -214,14 +214,29 @@ class RoundLoop:
         rates = np.array([step.learning_rate for step in steps])
         loss_seen = np.concatenate([step.losses for step in steps])
         predicted = predict_change(state.memory, picks.arm, float(rates.sum()))
-        loss_change = sample_loss_changes(self.utility, predicted, gradient, rates, step_of)
+        loss_change = sample_loss_changes(
+            self.utility.loss_change,
+            whole_round=self.utility.charge_whole_round,
+            predicted=predicted.loss_change,
+            displacement=gradient.displacement,
+            learning_rates=rates,
+            steps=step_of,
+        )
         before = state.selection.utility[indices]
         after = update_utility(before, loss_seen, loss_change, self.utility.smoothing)
         raw = raw_reward(before, after)
         reward = rescale_reward(state.selection.reward_range, raw)
         selection = record_use(state.selection, indices, after)
         if self.utility.drift:
-            selection = self._with_drift(selection, indices, before - after)
+            drifted = drift_unvisited(
+                selection.utility,
+                selection.uses > 0,
+                self.pool.view.clusters,
+                indices,
+                before - after,
+                self.utility.drift_prior_samples,
+            )
+            selection = replace(selection, utility=drifted)
         selection = replace(
             selection,
             bandit=self.selector.learn(state.selection, picks, reward, self.settings),
@@ -282,22 +297,6 @@ class RoundLoop:
         selection = replace(selection, utility=utility)
         return replace(state, work_done=number, selection=selection)
 
-    def _with_drift(
-        self, selection: SelectionState, indices: np.ndarray, drops: FloatArray
-    ) -> SelectionState:
-        """Shift never-visited samples by the shrunken mean drop of their task cluster's trained ones.
-
-        Ours: the part of a task cluster that was trained tells, at no inference, about the rest.
-        """
-        view = self.pool.view
-        utility = selection.utility.copy()
-        cells = np.stack([view.difficulty[indices], view.task[indices]], axis=1)
-        for difficulty, task in np.unique(cells, axis=0):
-            inside = (cells == (difficulty, task)).all(axis=1)
-            rest = (view.difficulty == difficulty) & (view.task == task) & (selection.uses == 0)
-            utility[rest] -= cluster_drift(drops[inside], self.utility.drift_prior_samples)
-        return replace(selection, utility=utility)
-
 
 def is_over(state: LoopState, limits: Limits) -> bool:
     """Whether training ends here: a limit is reached, or nothing was eligible for the next round."""
@@ -316,28 +315,6 @@ def remaining_quota(state: LoopState, limits: Limits) -> Quota:
     if limits.rounds is not None and state.round >= limits.rounds:
         return Quota(0, distinct)
     return Quota(distinct if limits.visits is None else limits.visits - state.visits, distinct)
-
-
-def sample_loss_changes(
-    utility: UtilitySettings,
-    predicted: PredictedChange,
-    gradient: RoundGradient,
-    rates: FloatArray,
-    step_of: np.ndarray,
-) -> FloatArray:
-    """Return ``dL_t(x)`` per sample, float64 [n], in nats/token, by the chosen variant.
-
-    rates [S]: learning rates of the round's steps; step_of int [n]: the step of each sample.
-    """
-    if utility.loss_change == "none":
-        return np.zeros(len(step_of))
-    if utility.loss_change == "displacement":
-        return gradient.displacement[
-            np.zeros_like(step_of) if utility.charge_whole_round else step_of
-        ]
-    if utility.charge_whole_round:
-        return np.full(len(step_of), predicted.loss_change)
-    return predicted.loss_change * share_of_round(rates, step_of)
 
 
 def whole_round_change(

@@ -107,11 +107,30 @@ def predict_change(memory: GradientMemory, arm: int | None, eta: float) -> Predi
         return PredictedChange(None, None, None, None, 0.0)
     of_arm = None if arm is None else memory.of_arm[arm]
     if of_arm is None:
-        return PredictedChange(None, previous.sq_norm, None, 0.0, -eta * previous.sq_norm)
+        change = published_change(eta, None, previous.sq_norm, None, 0.0)
+        return PredictedChange(None, previous.sq_norm, None, 0.0, change)
     cos = cosine(of_arm, previous)
     beta = minimum_norm_weight(of_arm.sq_norm, previous.sq_norm, cos)
-    bracket = combined_sq_norm(of_arm.sq_norm, previous.sq_norm, cos, beta)
-    return PredictedChange(of_arm.sq_norm, previous.sq_norm, cos, beta, -eta * bracket)
+    change = published_change(eta, of_arm.sq_norm, previous.sq_norm, cos, beta)
+    return PredictedChange(of_arm.sq_norm, previous.sq_norm, cos, beta, change)
+
+
+def published_change(
+    eta: float,
+    sq_norm_arm: float | None,
+    sq_norm_previous: float | None,
+    cos: float | None,
+    beta: float | None,
+) -> float:
+    """Return ``dL_t`` of a whole round from the five quantities that its record holds.
+
+    What is unknown is None, as in `PredictedChange`.
+    """
+    if sq_norm_previous is None:
+        return 0.0
+    if sq_norm_arm is None or cos is None or beta is None:
+        return -eta * sq_norm_previous
+    return -eta * combined_sq_norm(sq_norm_arm, sq_norm_previous, cos, beta)
 
 
 def share_of_round(learning_rates: FloatArray, steps: NDArray[np.int64]) -> FloatArray:
@@ -122,6 +141,30 @@ def share_of_round(learning_rates: FloatArray, steps: NDArray[np.int64]) -> Floa
     """
     remaining = np.cumsum(learning_rates[::-1])[::-1]
     return np.asarray(remaining[steps] / remaining[0], dtype=np.float64)
+
+
+def sample_loss_changes(
+    variant: LossChange,
+    *,
+    whole_round: bool,
+    predicted: float,
+    displacement: FloatArray,
+    learning_rates: FloatArray,
+    steps: NDArray[np.int64],
+) -> FloatArray:
+    """Return ``dL_t(x)`` per sample, float64 [n], in nats/token, by the chosen variant.
+
+    predicted: the published change of the whole round. displacement [S]: the first-order change from
+    just before each of the round's steps to its end. learning_rates [S]: of those steps. steps int
+    [n]: the 0-based step of each sample. whole_round: charge every sample the whole round.
+    """
+    if variant == "none":
+        return np.zeros(len(steps))
+    if variant == "displacement":
+        return displacement[np.zeros_like(steps) if whole_round else steps]
+    if whole_round:
+        return np.full(len(steps), predicted)
+    return predicted * share_of_round(learning_rates, steps)
 
 
 def update_utility(
@@ -137,3 +180,25 @@ def cluster_drift(utility_drop: FloatArray, prior_samples: float) -> float:
     Their mean, shrunk towards 0 as if `prior_samples` more had not moved.
     """
     return float(utility_drop.sum() / (len(utility_drop) + prior_samples))
+
+
+def drift_unvisited(
+    utility: FloatArray,
+    visited: NDArray[np.bool_],
+    clusters: NDArray[np.int32],
+    trained: NDArray[np.int64],
+    drops: FloatArray,
+    prior_samples: float,
+) -> FloatArray:
+    """Return `utility` [n] with never-visited samples shifted by their task cluster's `cluster_drift`.
+
+    visited bool [n], this round included. clusters int [n, 2]: difficulty and task. trained int [m]:
+    the round's samples; drops [m]: how far the utility of each fell. Ours: the part of a task cluster
+    that was trained tells, at no inference, about the rest.
+    """
+    shifted = utility.copy()
+    for cluster in np.unique(clusters[trained], axis=0):
+        inside = (clusters[trained] == cluster).all(axis=1)
+        rest = (clusters == cluster).all(axis=1) & ~visited
+        shifted[rest] -= cluster_drift(drops[inside], prior_samples)
+    return shifted

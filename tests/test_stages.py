@@ -269,6 +269,38 @@ def test_training_and_evaluation_share_one_mlflow_run_with_what_people_compare(w
     assert {"selection.json", "train", "eval"} <= artifacts
 
 
+def test_the_fidelity_benchmark_measures_each_seed_once_and_touches_no_output(copy):
+    before = hashes(copy / "artifacts"), (copy / "params.yaml").read_text()
+    options = ["fidelity", "--rounds", "2", "--probe-samples", "8", "--seeds", "0,1"]
+    options += ["--set", "utility.drift=cluster", "--out", "measured"]
+    first = call(copy, "lead", *options)
+    assert "seed 1, round 2: " in first
+    assert "Spearman of trained samples at least 0.95: " in first
+    files = hashes(copy / "measured")
+    assert set(files) == {
+        "fidelity-seed0.json",
+        "fidelity-seed1.json",
+        "fidelity.md",
+        "fidelity.png",
+    }
+    result = json.loads((copy / "measured/fidelity-seed1.json").read_text())
+    assert result["configured"] == "displacement/remaining, b=0.1 + drift"
+    assert [row["round"] for row in result["rounds"]] == [1, 2]
+    assert result["params"]["seed"] == 1
+    assert result["ledger"]["training"]["sequences"] == result["trajectory"]["visits"]
+    assert result["ledger"]["evaluation"]["sequences"] > 0
+    assert f"lead {' '.join(options[:7])} --out measured --set utility.drift=cluster" in (
+        copy / "measured/fidelity.md"
+    ).read_text(encoding="utf-8")
+    again = call(copy, "lead", *options)
+    assert "seed 0: measured already" in again
+    assert hashes(copy / "measured") == files
+    assert (hashes(copy / "artifacts"), (copy / "params.yaml").read_text()) == before
+    assert "measured with other rounds than now" in call(
+        copy, "lead", *options, "--rounds", "3", code=2
+    )
+
+
 def test_an_adapter_recorded_in_mlflow_loads_and_answers(workspace):
     import mlflow
 

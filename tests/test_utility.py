@@ -8,6 +8,7 @@ from lead_core.utility import (
     cluster_drift,
     combined_sq_norm,
     cosine,
+    drift_unvisited,
     init_memory,
     minimum_norm_weight,
     predict_change,
@@ -122,3 +123,14 @@ def test_a_sample_is_charged_its_own_step_and_the_later_ones():
 def test_drift_is_the_mean_drop_shrunk_towards_none():
     # drops 1 and 3 against two samples that did not move: 4 / 4
     assert cluster_drift(np.array([1.0, 3.0]), 2.0) == 1.0
+
+
+def test_drift_moves_the_unvisited_part_of_each_trained_task_cluster():
+    clusters = np.array([[0, 0], [0, 0], [0, 0], [0, 1], [0, 1], [1, 0]], dtype=np.int32)
+    visited = np.array([True, False, True, True, False, False])
+    utility = np.array([5.0, 5.0, 5.0, 5.0, 5.0, 5.0])
+    trained, drops = np.array([0, 3]), np.array([1.0, -3.0])
+    # one sample each against two that did not move: 1/3 and -1; sample 2 was trained earlier
+    shifted = drift_unvisited(utility, visited, clusters, trained, drops, 2.0)
+    np.testing.assert_allclose(shifted, [5.0, 5 - 1 / 3, 5.0, 5.0, 6.0, 5.0])
+    np.testing.assert_array_equal(utility, 5.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -151,7 +151,15 @@ def train(
         ),
         parent_key=parent_key,
     ) as run:
-        loop, model, tokenizer, recorder = _build(params, inputs, runtime, state, layout, run)
+        limits = training_limits(params, inputs.pool.view.loss, whole_pool=selector.whole_pool)
+        loop, model, tokenizer = build_loop(params, inputs, runtime, state, limits)
+        recorder = _Recorder(run, layout.train / "timings.jsonl", loop.trainer.learning_rate_at)
+        loop = replace(
+            loop,
+            on_start=recorder.start,
+            on_round=recorder.take,
+            stop_requested=_stop_flag(),
+        )
         try:
             last = loop.run()
         except Interrupted:
@@ -224,15 +232,13 @@ class _Recorder:
             self._run.log_metrics(values, step=step)
 
 
-def _build(
-    params: Params,
-    inputs: TrainInputs,
-    runtime: ResolvedRuntime,
-    state: Path,
-    layout: Layout,
-    run: TrackedRun,
-) -> tuple[RoundLoop, Any, Any, _Recorder]:
-    """Load the model and put the loop together."""
+def build_loop(
+    params: Params, inputs: TrainInputs, runtime: ResolvedRuntime, state: Path, limits: Limits
+) -> tuple[RoundLoop, Any, Any]:
+    """Load the model and put the loop together, telling nobody yet; return it, model and tokenizer.
+
+    state: the folder for its checkpoints.
+    """
     selector = get_selector(params.select.selector)
     trust = params.model.trust_remote_code
     tokenizer = load_tokenizer(inputs.model, trust_remote_code=trust)
@@ -275,7 +281,6 @@ def _build(
         tokens = params.train.micro_batch_tokens
         return response_losses(loss, samples, pad_id=pad_id, batch_tokens=tokens)
 
-    recorder = _Recorder(run, layout.train / "timings.jsonl", trainer.learning_rate_at)
     utility = params.utility
     loop = RoundLoop(
         trainer=trainer,
@@ -297,7 +302,7 @@ def _build(
             sketch_size=utility.sketch_size,
             snapshots=utility.displacement_snapshots,
         ),
-        limits=training_limits(params, inputs.pool.view.loss, whole_pool=selector.whole_pool),
+        limits=limits,
         effective_batch=params.train.effective_batch,
         seed=params.seed,
         ledger=ledger,
@@ -306,11 +311,11 @@ def _build(
         checkpoint_every_steps=params.train.checkpoint_every_steps,
         measure=measure,
         monitor=_monitor(params, inputs.heldout, measure, ledger),
-        on_start=recorder.start,
-        on_round=recorder.take,
-        stop_requested=_stop_flag(),
+        on_start=lambda: None,
+        on_round=lambda report: None,
+        stop_requested=lambda: False,
     )
-    return loop, model, tokenizer, recorder
+    return loop, model, tokenizer
 
 
 def training_limits(params: Params, loss: np.ndarray, *, whole_pool: bool) -> Limits:

@@ -35,6 +35,11 @@ class PoolView:
         """Return K, the number of difficulty clusters."""
         return int(self.difficulty.max(initial=-1)) + 1
 
+    @property
+    def clusters(self) -> NDArray[np.int32]:
+        """Return the two labels of every record side by side, int [n, 2]: its task cluster."""
+        return np.stack([self.difficulty, self.task], axis=1)
+
 
 @dataclass(frozen=True)
 class SelectionSettings:
