@@ -29,7 +29,18 @@ COMPARISON_TAG = "lead.comparison"  # of MLflow runs
 # What decides a cell's numbers, given the pool; the rest of params.yaml may change under it.
 SHARED = ("runtime", "model", "score", "cluster", "select", "train")
 RULE = ("bandit", "utility")
-MONITORING = ("monitor_every_rounds", "monitor_samples")  # changes no number but its own
+# Of these, what changes no number of a cell (monitoring only its own).
+NEUTRAL = frozenset(
+    {
+        "train.checkpoint_every_rounds",
+        "train.checkpoint_every_steps",
+        "train.monitor_every_rounds",
+        "train.monitor_samples",
+    }
+)
+# Keys younger than kept cells, with the value that means what was done before there was a choice:
+# at that value they are no part of a cell's identity.
+ADDED_LATER: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -112,11 +123,18 @@ def rule_id(params: Params, selector: str) -> str:
     return sha256_json({name: settings.get(name) for name in RULE})[:16]
 
 
-def _settings(params: Params) -> dict[str, Any]:
-    settings = {name: getattr(params, name).model_dump(mode="json") for name in (*SHARED, *RULE)}
-    for name in MONITORING:
-        del settings["train"][name]
-    return settings
+def _settings(params: Params) -> dict[str, dict[str, Any]]:
+    """Return the parameters that decide a cell's numbers, by section."""
+    sections = {name: getattr(params, name).model_dump(mode="json") for name in (*SHARED, *RULE)}
+    return {
+        name: {
+            key: value
+            for key, value in section.items()
+            if (full := f"{name}.{key}") not in NEUTRAL
+            and (full not in ADDED_LATER or ADDED_LATER[full] != value)
+        }
+        for name, section in sections.items()
+    }
 
 
 def describe_base(heldout: pd.DataFrame, comparison: str) -> dict[str, Any]:
