@@ -98,12 +98,26 @@ class DataParams(Section):
         return sources
 
 
+class WarmupParams(Section):
+    """A warm-up model for IFD: a few epochs on a random part of the pool."""
+
+    samples: int = Field(ge=1, description="records drawn from the pool; all if it has fewer")
+    epochs: int = Field(ge=1, description="times each of them is trained on")
+    rank: int = Field(ge=1, description="rank of the adapters, on all linear layers")
+    alpha: float = Field(gt=0, description="scale: alpha / rank multiplies the adapters")
+    learning_rate: float = Field(gt=0, description="of AdamW, constant")
+    effective_batch: int = Field(ge=1, description="samples per optimizer step")
+
+
 class ScoreParams(Section):
     """The one offline inference pass (stage `score`)."""
 
     batch_tokens: int = Field(ge=16, description="tokens per forward, padding included")
     embedding_depth_fraction: float = Field(
         ge=0, le=1, description="layer whose hidden states describe a prompt, as share of depth"
+    )
+    warmup: WarmupParams | None = Field(
+        description="take IFD from a model warmed up first; null: from the model as it is"
     )
 
 

@@ -83,14 +83,15 @@ def unfold(record: Any) -> list[Any]:
     if not isinstance(record, Mapping) or "instruction" not in record or "output" in record:
         return [record]
     instances = record.get("instances")
-    if not isinstance(instances, list) or not all(isinstance(one, Mapping) for one in instances):
+    if not (instances and isinstance(instances, list)):
+        return [record]
+    if not all(isinstance(one, Mapping) for one in instances):
         return [record]
     shared = {key: value for key, value in record.items() if key != "instances"}
-    unfolded = [
+    return [
         {**shared, **one, "instruction": _constrained(record["instruction"], one)}
         for one in instances
     ]
-    return unfolded or [record]
 
 
 def _constrained(instruction: Any, instance: Mapping[Any, Any]) -> Any:
