@@ -60,11 +60,22 @@ def run(
         list[str] | None, typer.Argument(help="Only these and what they need (default: all).")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show which stages would run and why; run nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Run and write nothing. Show which stages would run and why; with --preset or "
+            "--set, check those and show what they would use.",
+        ),
     ] = False,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Apply presets/NAME.yaml to params.yaml first."),
+    ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Edit params.yaml first."),
+        typer.Option(
+            "--set", metavar="SECTION.KEY=VALUE", help="Edit params.yaml first, after a preset."
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Run stages that are up to date as well.")
@@ -78,18 +89,21 @@ def run(
     Nothing is started when DVC finds nothing to do; otherwise the stages run as a Prefect flow.
     """
     from flows.params_file import edit_params
+    from flows.presets import preset_overrides
     from flows.workspace import find_workspace, hold_workspace
 
     workspace = find_workspace(Path.cwd())
     os.chdir(workspace)  # what params.yaml names is relative to it
+    overrides = [*(preset_overrides(workspace, preset) if preset else []), *(set_ or [])]
     if dry_run:
-        if set_:
-            raise LeadError("--dry-run writes nothing, so it cannot be combined with --set")
-        _show_plan(workspace, stages or [])
+        if overrides:
+            _show_settings(workspace, overrides)
+        else:
+            _show_plan(workspace, stages or [])
         return
     with hold_workspace(workspace):
-        if set_:
-            changes = edit_params(workspace / "params.yaml", set_)
+        if overrides:
+            changes = edit_params(workspace / "params.yaml", overrides)
             print("\n".join(f"params.yaml: {change}" for change in changes or ["unchanged"]))
         if force or _is_stale(workspace, stages or []):
             _run_flow(workspace, stages or [], force=force, quiet=quiet)
@@ -178,6 +192,14 @@ def _run_flow(workspace: Path, stages: list[str], *, force: bool, quiet: bool) -
         from flows.pipeline import lead_pipeline
 
         lead_pipeline(workspace, stages or None, force)
+
+
+def _show_settings(workspace: Path, overrides: list[str]) -> None:
+    from flows.dry_run import describe_run
+    from lead_core.params import load_params
+
+    params = load_params(workspace / "params.yaml", overrides)
+    print("\n".join(describe_run(params, workspace)))
 
 
 def _show_plan(workspace: Path, stages: list[str]) -> None:

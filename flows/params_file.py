@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import yaml
 from lead_core.errors import LeadError
 from lead_core.params import (
     Params,
-    flatten,
     override,
     parse_override,
     parse_params,
@@ -38,8 +37,8 @@ def edit_params(path: Path, overrides: Sequence[str]) -> list[str]:
             text = _replace(text, keys, _typed(after, keys, given))
         if not _means(text, after):
             raise LeadError(
-                f"{path.name}: its layout (anchors, merged keys?) does not allow --set "
-                f"{' '.join(overrides)}; edit the file by hand"
+                f"{path.name}: its layout (anchors, merged keys?) does not allow these changes "
+                f"({'; '.join(changes)}); edit the file by hand"
             )
         write_text(path, text)
     return changes
@@ -53,15 +52,24 @@ def _means(text: str, params: Params) -> bool:
 
 
 def _differences(before: Params, after: Params) -> list[str]:
-    old, new = flatten(before), flatten(after)
-    return [redact(f"{key}: {old[key]!r} -> {new[key]!r}") for key in new if old[key] != new[key]]
+    changes = _changes("", before.model_dump(mode="json"), after.model_dump(mode="json"))
+    return [redact(change) for change in changes]
+
+
+def _changes(name: str, old: Any, new: Any) -> Iterator[str]:
+    """Yield ``key: old -> new`` for every value that differs, whole where a section comes or goes."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in new:
+            yield from _changes(f"{name}.{key}" if name else key, old[key], new[key])
+    elif old != new:
+        yield f"{name}: {old!r} -> {new!r}"
 
 
 def _typed(params: Params, keys: list[str], given: Any) -> Any:
     """Return `given` as the schema reads it where that is a number: YAML takes 1e-5 for text."""
     value: Any = params
     for key in keys:
-        value = getattr(value, key)
+        value = getattr(value, key, None)  # a later override may have taken the section away
     return value if isinstance(value, (int, float)) else given
 
 
@@ -91,8 +99,12 @@ def _is_block(node: yaml.Node) -> bool:
 def _render(value: Any, *, block_column: int | None) -> str:
     """Return `value` as YAML: a list as a block at that column if one is given, all else inline."""
     if block_column is not None and isinstance(value, list) and value:
-        items = [f"- {_render(item, block_column=None)}" for item in value]
-        return ("\n" + " " * block_column).join(items)
+        return ("\n" + " " * block_column).join(f"- {inline_yaml(item)}" for item in value)
+    return inline_yaml(value)
+
+
+def inline_yaml(value: Any) -> str:
+    """Return plain data as YAML on one line."""
     text = yaml.safe_dump(
         value, default_flow_style=True, allow_unicode=True, width=10**9, sort_keys=False
     )

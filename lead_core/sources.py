@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from lead_core.assets import cache_directory
+from lead_core.assets import cache_directory, is_hub_id
 from lead_core.errors import LeadError, TransientError
 from lead_core.mining import mine
 from lead_core.readers import COMPRESSED_SUFFIXES, Element, format_suffix, read_file
@@ -132,7 +132,10 @@ def parse_hub_uri(uri: str) -> HubDataset:
             f"{redact(uri)}: expected hf://owner/name?split=train, optionally with &config= and "
             "&revision="
         )
-    return HubDataset(path, query["split"], query.get("config"), query.get("revision"))
+    hub = HubDataset(path, query["split"], query.get("config"), query.get("revision"))
+    if not (hub.is_local or is_hub_id(path)):
+        raise LeadError(f"{uri}: {path!r} is no hub id; it has the form owner/name")
+    return hub
 
 
 def is_remote(uri: str) -> bool:
