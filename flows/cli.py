@@ -19,6 +19,18 @@ app = typer.Typer(
 )
 
 
+Preset = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Apply presets/NAME.yaml to params.yaml first.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SECTION.KEY=VALUE", help="Edit params.yaml first, after a preset."
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Only warnings and the final table.")]
+
+
 def main() -> None:
     """Run the `lead` command; a LeadError becomes one line on stderr and its exit code."""
     from flows.reproduce import StageError
@@ -60,37 +72,38 @@ def run(
         list[str] | None, typer.Argument(help="Only these and what they need (default: all).")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show which stages would run and why; run nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Run and write nothing. Show which stages would run and why; with --preset or "
+            "--set, check those and show what they would use.",
+        ),
     ] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Edit params.yaml first."),
-    ] = None,
+    preset: Preset = None,
+    set_: Set = None,
     force: Annotated[
         bool, typer.Option("--force", help="Run stages that are up to date as well.")
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Only warnings and the final table.")
-    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Bring the pipeline up to date and show what came of it.
 
     Nothing is started when DVC finds nothing to do; otherwise the stages run as a Prefect flow.
     """
-    from flows.params_file import edit_params
+    from flows.presets import preset_overrides
     from flows.workspace import find_workspace, hold_workspace
 
     workspace = find_workspace(Path.cwd())
     os.chdir(workspace)  # what params.yaml names is relative to it
+    overrides = [*(preset_overrides(workspace, preset) if preset else []), *(set_ or [])]
     if dry_run:
-        if set_:
-            raise LeadError("--dry-run writes nothing, so it cannot be combined with --set")
-        _show_plan(workspace, stages or [])
+        if overrides:
+            _show_settings(workspace, overrides)
+        else:
+            _show_plan(workspace, stages or [])
         return
     with hold_workspace(workspace):
-        if set_:
-            changes = edit_params(workspace / "params.yaml", set_)
-            print("\n".join(f"params.yaml: {change}" for change in changes or ["unchanged"]))
+        _edit_params(workspace, overrides)
         if force or _is_stale(workspace, stages or []):
             _run_flow(workspace, stages or [], force=force, quiet=quiet)
         else:
@@ -102,28 +115,29 @@ def run(
 @app.command()
 def compare(
     jobs: Annotated[int, typer.Option(min=1, help="Cells trained at the same time.")] = 1,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Edit params.yaml first."),
-    ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Only warnings and the final table.")
+    preset: Preset = None,
+    set_: Set = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Run and write nothing; show what would be used.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare selectors: every one of `compare.selectors` with every seed, on the same pool.
 
     Finished cells are kept (`compare.results`) and never computed twice; a stopped comparison goes
     on where it was.
     """
-    from flows.params_file import edit_params
+    from flows.presets import preset_overrides
     from flows.workspace import find_workspace, hold_workspace
 
     workspace = find_workspace(Path.cwd())
     os.chdir(workspace)  # what params.yaml names is relative to it
+    overrides = [*(preset_overrides(workspace, preset) if preset else []), *(set_ or [])]
+    if dry_run:
+        _show_settings(workspace, overrides)
+        return
     with hold_workspace(workspace):
-        if set_:
-            changes = edit_params(workspace / "params.yaml", set_)
-            print("\n".join(f"params.yaml: {change}" for change in changes or ["unchanged"]))
+        _edit_params(workspace, overrides)
         _compare(workspace, jobs, quiet=quiet)
 
 
@@ -242,6 +256,14 @@ def _is_stale(workspace: Path, stages: list[str]) -> bool:
     return any(plan.reasons for plan in plan_run(workspace, stages))
 
 
+def _edit_params(workspace: Path, overrides: list[str]) -> None:
+    from flows.params_file import edit_params
+
+    if overrides:
+        changes = edit_params(workspace / "params.yaml", overrides)
+        print("\n".join(f"params.yaml: {change}" for change in changes or ["unchanged"]))
+
+
 def _run_flow(workspace: Path, stages: list[str], *, force: bool, quiet: bool) -> None:
     from flows.server import prefect_server
 
@@ -267,6 +289,14 @@ def _compare(workspace: Path, jobs: int, *, quiet: bool) -> None:
     from lead_core.comparison_table import as_markdown
 
     print(as_markdown(result))
+
+
+def _show_settings(workspace: Path, overrides: list[str]) -> None:
+    from flows.dry_run import describe_run
+    from lead_core.params import load_params
+
+    params = load_params(workspace / "params.yaml", overrides)
+    print("\n".join(describe_run(params, workspace)))
 
 
 def _show_plan(workspace: Path, stages: list[str]) -> None:

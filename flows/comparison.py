@@ -25,10 +25,11 @@ from lead_core.comparison import (
     missing_cells,
     planned_cells,
 )
+from lead_core.comparison_plots import arms_plot, cost_plot, differences_plot
 from lead_core.comparison_table import Comparison, as_markdown, compare
 from lead_core.model import resolve_runtime
 from lead_core.params import Params, load_params
-from lead_core.storage import read_json, write_json, write_text
+from lead_core.storage import read_json, write_bytes, write_json, write_text
 from lead_core.tracking_process import git_origin
 
 ARTIFACTS = Path("artifacts")
@@ -97,7 +98,7 @@ def keep_finished(books: Books) -> list[Cell]:
 
 
 def tabulate(books: Books) -> Comparison | None:
-    """Write comparison.md and comparison.json from the kept cells; None while there are too few."""
+    """Write the tables and pictures of the kept cells; None while there are too few of them."""
     base = kept_base(books.kept, books.comparison)
     found = [
         cell
@@ -111,6 +112,14 @@ def tabulate(books: Books) -> Comparison | None:
     result = compare(found, base, baseline=baseline, pool_records=manifest["counts"]["kept"])
     write_text(books.folder / "comparison.md", as_markdown(result))
     write_json(books.folder / "comparison.json", asdict(result))
+    pictures = {
+        "differences": differences_plot(result, found),
+        "cost": cost_plot(result, found),
+        "arms": arms_plot(found),
+    }
+    for name, png in pictures.items():
+        if png is not None:
+            write_bytes(books.folder / f"comparison-{name}.png", png)
     return result
 
 
@@ -124,18 +133,25 @@ def _finished(layout: Layout, name: str, comparison: str) -> dict[str, Any] | No
 
 
 def _seconds(layout: Layout, cell: Cell) -> dict[str, float]:
-    """Return how long the cell's rounds and the offline pass took, by whichever process ran last."""
-    rounds: dict[int, float] = {}
-    for row in _rows(layout.comparison / cell.name / "train" / "timings.jsonl"):
-        if "round" in row:
-            rounds[row["round"]] = row["seconds"]
-    scored = [
-        r["seconds"] for r in _rows(layout.pool.parent / "timings.jsonl") if r["stage"] == "score"
-    ]
-    return {
-        "rounds": round(sum(rounds.values()), 1),
-        **({"offline": scored[-1]} if scored else {}),
-    }
+    """Return the seconds of the offline pass and of the cell's training, where they are known whole.
+
+    A training that was killed in between left its seconds in several processes: not known.
+    """
+    trained = _rows(layout.comparison / cell.name / "train" / "timings.jsonl")
+    wholes = [row["ledger_seconds"]["training"] for row in trained if row.get("stage") == "train"]
+    rounds = sum("round" in row for row in trained)
+    stages = _rows(layout.pool.parent / "timings.jsonl")
+    scored = [row["seconds"] for row in stages if row["stage"] == "score"]
+    known = {"offline": scored[-1]} if scored else {}
+    whole = len(wholes) == 1 and rounds == _round_count(layout, cell)
+    return {**known, "training": wholes[0]} if whole else known
+
+
+def _round_count(layout: Layout, cell: Cell) -> int:
+    manifest = read_json(
+        layout.comparison / cell.name / "train" / "manifest.json", made_by="lead compare"
+    )
+    return int(manifest["rounds"])
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -38,8 +38,8 @@ def edit_params(path: Path, overrides: Sequence[str]) -> list[str]:
             text = _replace(text, keys, _typed(after, keys, given))
         if not _means(text, after):
             raise LeadError(
-                f"{path.name}: its layout (anchors, merged keys?) does not allow --set "
-                f"{' '.join(overrides)}; edit the file by hand"
+                f"{path.name}: its layout (anchors, merged keys?) does not allow these changes "
+                f"({'; '.join(changes)}); edit the file by hand"
             )
         write_text(path, text)
     return changes
@@ -56,7 +56,7 @@ def _typed(params: Params, keys: list[str], given: Any) -> Any:
     """Return `given` as the schema reads it where that is a number: YAML takes 1e-5 for text."""
     value: Any = params
     for key in keys:
-        value = getattr(value, key)
+        value = getattr(value, key, None)  # a later override may have taken the section away
     return value if isinstance(value, (int, float)) else given
 
 
@@ -86,8 +86,12 @@ def _is_block(node: yaml.Node) -> bool:
 def _render(value: Any, *, block_column: int | None) -> str:
     """Return `value` as YAML: a list as a block at that column if one is given, all else inline."""
     if block_column is not None and isinstance(value, list) and value:
-        items = [f"- {_render(item, block_column=None)}" for item in value]
-        return ("\n" + " " * block_column).join(items)
+        return ("\n" + " " * block_column).join(f"- {inline_yaml(item)}" for item in value)
+    return inline_yaml(value)
+
+
+def inline_yaml(value: Any) -> str:
+    """Return plain data as YAML on one line."""
     text = yaml.safe_dump(
         value, default_flow_style=True, allow_unicode=True, width=10**9, sort_keys=False
     )

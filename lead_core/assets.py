@@ -7,14 +7,13 @@ weights are dequantised once into a user cache: loading them costs 20 s, safeten
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock
 
@@ -46,6 +45,9 @@ EMBEDDED_MODELS = {
 }
 
 
+ModelKind = Literal["embedded", "gguf", "folder", "hub"]
+
+
 @dataclass(frozen=True)
 class ResolvedModel:
     """A model that is on this machine: where, and the hash that stands for its content."""
@@ -64,26 +66,62 @@ def cache_directory() -> Path:
     return Path(override) if override else user_cache_path("lead")
 
 
+def model_kind(name: str) -> ModelKind:
+    """Return what `name` can only be, fetching nothing; LeadError for what is no model's name."""
+    if name.startswith(EMBEDDED_PREFIX):
+        embedded_model(name)
+        return "embedded"
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise LeadError(f"model.name: no file {name}; give the path of an existing .gguf file")
+        return "gguf"
+    if path.is_dir():
+        return "folder"
+    if not is_hub_id(name):
+        raise LeadError(
+            f"model.name: no folder {name}; give a folder, a .gguf file, a hub id (owner/name) or "
+            f"{EMBEDDED_PREFIX}{next(iter(EMBEDDED_MODELS))}"
+        )
+    return "hub"
+
+
+def embedded_model(name: str) -> EmbeddedModel:
+    """Return the embedded model called ``embedded://...``; LeadError names those that there are."""
+    key = name.removeprefix(EMBEDDED_PREFIX)
+    if key not in EMBEDDED_MODELS:
+        raise LeadError(
+            f"model.name: no embedded model {key!r}; there is {', '.join(sorted(EMBEDDED_MODELS))}"
+        )
+    return EMBEDDED_MODELS[key]
+
+
+def is_hub_id(name: str) -> bool:
+    """Say whether `name` has the form of a hub id: owner/name, or an old one without an owner."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # as documented
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
 def resolve_model(name: str, revision: str | None) -> ResolvedModel:
     """Bring the model called `name` onto this machine and return where it is and its hash.
 
     `name` is ``embedded://...``, a local folder, a local ``.gguf`` file or a hub id. Raises
     LeadError when there is no such thing, TransientError when the network did not answer.
     """
-    if name.startswith(EMBEDDED_PREFIX):
-        return _resolve_embedded(name)
+    kind = model_kind(name)
     path = Path(name).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise LeadError(f"model.name: no file {name}; give the path of an existing .gguf file")
+    if kind == "embedded":
+        return _resolve_embedded(name)
+    if kind == "gguf":
         return _resolve_gguf(name, path, sha256_file(path))
-    if path.is_dir():
+    if kind == "folder":
         return ResolvedModel(name, path.resolve(), None, hash_model_folder(path))
-    if name.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise LeadError(
-            f"model.name: no folder {name}; give a folder, a .gguf file, a hub id (owner/name) or "
-            f"{EMBEDDED_PREFIX}{next(iter(EMBEDDED_MODELS))}"
-        )
     return _resolve_hub(name, revision)
 
 
@@ -99,12 +137,7 @@ def hash_model_folder(folder: Path) -> str:
 
 
 def _resolve_embedded(name: str) -> ResolvedModel:
-    key = name.removeprefix(EMBEDDED_PREFIX)
-    if key not in EMBEDDED_MODELS:
-        raise LeadError(
-            f"model.name: no embedded model {key!r}; there is {', '.join(sorted(EMBEDDED_MODELS))}"
-        )
-    embedded = EMBEDDED_MODELS[key]
+    embedded = embedded_model(name)
     converted = _converted_folder(embedded.sha256)
     if not converted.is_dir():
         with _locked(embedded.sha256):
@@ -127,7 +160,6 @@ def _resolve_hub(name: str, revision: str | None) -> ResolvedModel:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
-        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -135,8 +167,6 @@ def _resolve_hub(name: str, revision: str | None) -> ResolvedModel:
 
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
-    except HFValidationError as error:
-        raise LeadError(f"model.name: {name!r} is no hub id; it has the form owner/name") from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise LeadError(
             f"model.name: the hub has no model {name!r} at revision {revision or 'main'} that you "

@@ -40,7 +40,7 @@ NEUTRAL = frozenset(
 )
 # Keys younger than kept cells, with the value that means what was done before there was a choice:
 # at that value they are no part of a cell's identity.
-ADDED_LATER: dict[str, Any] = {}
+ADDED_LATER: dict[str, Any] = {"score.warmup": None}
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,7 @@ pool's held-out records, on the very tokens that scoring and training see.
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import functools
-import logging
 import math
 import random
 import tempfile
@@ -32,6 +29,7 @@ from lm_eval.tasks import TaskManager
 
 from lead_core.chat import Encoded, encode, render
 from lead_core.errors import LeadError, TransientError, first_reason
+from lead_core.evaluation_index import TASKS, check_known, own_tasks, quiet_lm_eval, stock_tasks
 from lead_core.ledger import CostLedger
 from lead_core.model import ResolvedRuntime, ResponseLoss
 from lead_core.pool import open_heldout
@@ -41,7 +39,6 @@ from lead_core.storage import replaced_directory, write_json, write_jsonl
 
 SCHEMA = 1
 HELDOUT = "lead_heldout"
-TASKS = Path(__file__).parent / "tasks"
 
 Outcomes = dict[str, dict[str, dict[int, float]]]  # task -> metric -> document -> value
 
@@ -64,39 +61,20 @@ def load_tasks(
     LeadError for an unknown name, with those that are close, and for data that cannot be had.
     """
     names = list(dict.fromkeys(names))
-    with _quiet_lm_eval(), tempfile.TemporaryDirectory() as scratch:
+    with quiet_lm_eval(), tempfile.TemporaryDirectory() as scratch:
         documents = Path(scratch) / "heldout.jsonl"
-        ours = TaskManager(
-            include_path=list(folders),
-            include_defaults=False,
-            metadata={"documents": str(documents)},
-        )
+        ours = own_tasks(folders, {"documents": str(documents)})
         others = [name for name in names if name not in ours.all_tasks]
         if others:
-            _check_known(others, [*_stock_tasks().all_tasks, *ours.all_tasks])
+            check_known(others, [*stock_tasks().all_tasks, *ours.all_tasks])
         if HELDOUT in names:
             write_jsonl(documents, _heldout_documents(pool, tokenizer))
         loaded = LoadedTasks({}, {})
         for name in names:
-            found = _load_task(_stock_tasks() if name in others else ours, name)
+            found = _load_task(stock_tasks() if name in others else ours, name)
             loaded.tasks.update(found["tasks"])
             loaded.groups.update(found["groups"])
     return loaded
-
-
-@functools.cache
-def _stock_tasks() -> TaskManager:
-    return TaskManager()
-
-
-def _check_known(names: Sequence[str], known: Sequence[str]) -> None:
-    for name in names:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-            hint = f"did you mean {', '.join(close)}?" if close else "see `lm-eval ls tasks`"
-            raise LeadError(
-                f"params.yaml: evaluate.tasks names {name!r}, which is no lm-eval task; {hint}"
-            )
 
 
 def _load_task(manager: TaskManager, name: str) -> Any:
@@ -233,7 +211,7 @@ def evaluate(
     heldout.parquet (id, source, base_loss, tuned_loss, response_tokens) if `lead_heldout` was run.
     Raises LeadError for a record longer than the model's context, or a loss that is no number.
     """
-    with _quiet_lm_eval():
+    with quiet_lm_eval():
         lm = PipelineLM(model, tokenizer, runtime, batch_size)
         _check_lengths(tasks, lm.max_length)
         run = functools.partial(_run, lm, tasks, limit, bootstrap_samples, seed)
@@ -270,18 +248,6 @@ def summarise(results: Mapping[str, Any]) -> str:
         lines.append(f"{text} over {pair['n']} records")
     spent = results["forwards"]
     return "\n".join([*lines, f"{spent['sequences']} forwards, {spent['tokens']} tokens"])
-
-
-@contextlib.contextmanager
-def _quiet_lm_eval() -> Iterator[None]:
-    """Silence lm-eval's notes to its own command line."""
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _check_lengths(tasks: LoadedTasks, max_length: int) -> None:

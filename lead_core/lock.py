@@ -129,7 +129,6 @@ def _hub_commit(uri: str, hub: HubDataset) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         HfHubHTTPError,
-        HFValidationError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -139,8 +138,6 @@ def _hub_commit(uri: str, hub: HubDataset) -> str:
         return revision
     try:
         commit = HfApi().dataset_info(hub.path, revision=revision).sha
-    except HFValidationError as error:
-        raise LeadError(f"{uri}: {hub.path!r} is no hub id; it has the form owner/name") from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise LeadError(
             f"{uri}: the hub has no such data set or revision that you may read; check the name, or "

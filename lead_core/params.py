@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -142,12 +142,26 @@ class DataParams(Section):
         return sources
 
 
+class WarmupParams(Section):
+    """A warm-up model for IFD: a few epochs on a random part of the pool."""
+
+    samples: int = Field(ge=1, description="records drawn from the pool; all if it has fewer")
+    epochs: int = Field(ge=1, description="times each of them is trained on")
+    rank: int = Field(ge=1, description="rank of the adapters, on all linear layers")
+    alpha: float = Field(gt=0, description="scale: alpha / rank multiplies the adapters")
+    learning_rate: float = Field(gt=0, description="of AdamW, constant")
+    effective_batch: int = Field(ge=1, description="samples per optimizer step")
+
+
 class ScoreParams(Section):
     """The one offline inference pass (stage `score`)."""
 
     batch_tokens: int = Field(ge=16, description="tokens per forward, padding included")
     embedding_depth_fraction: float = Field(
         ge=0, le=1, description="layer whose hidden states describe a prompt, as share of depth"
+    )
+    warmup: WarmupParams | None = Field(
+        description="take IFD from a model warmed up first; null: from the model as it is"
     )
 
 
@@ -420,10 +434,32 @@ def effective_params(params: Params) -> tuple[Params, list[str]]:
     ]
 
 
+def is_section(path: Sequence[str]) -> bool:
+    """Whether `path` names a section of the schema, not one value (which may be a mapping too)."""
+    model: Any = Params
+    for key in path:
+        field = model.model_fields.get(key)
+        parts = (field.annotation, *get_args(field.annotation)) if field else ()
+        model = next((p for p in parts if isinstance(p, type) and issubclass(p, Section)), None)
+        if model is None:
+            return False
+    return True
+
+
 def differences(before: Params, after: Params) -> list[str]:
-    """Return ``section.key: old -> new`` for each value that is not the same in both."""
-    old, new = flatten(before), flatten(after)
-    return [f"{key}: {old[key]!r} -> {new[key]!r}" for key in new if old[key] != new[key]]
+    """Return ``section.key: old -> new`` for each value that is not the same in both.
+
+    A section that comes or goes is shown whole.
+    """
+    return list(_changes("", before.model_dump(mode="json"), after.model_dump(mode="json")))
+
+
+def _changes(name: str, old: Any, new: Any) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*old, *new]):
+            yield from _changes(f"{name}.{key}" if name else key, old.get(key), new.get(key))
+    elif old != new:
+        yield f"{name}: {old!r} -> {new!r}"
 
 
 def parse_params(mapping: Mapping[str, Any], *, where: str = "params.yaml") -> Params:

@@ -22,6 +22,7 @@ current). The file is the only home of these numbers: the schema has no defaults
 unknown or missing key is an error, and all problems are reported together. `lead run --set
 section.key=value` edits the file, keeps its comments and shows what changed.
 """
+_NOT_SHIPPED = object()
 _BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
@@ -39,23 +40,38 @@ def render_reference(values: dict[str, Any]) -> str:
 
 
 def _rows(
-    model: type[BaseModel], values: dict[str, Any], prefix: str = ""
+    model: type[BaseModel], values: Any, prefix: str = ""
 ) -> Iterator[tuple[str, str, Any, str]]:
+    """Yield the keys below `prefix`; `values` is no mapping below a section shipped as null."""
     for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from _rows(inner, values[name], f"{prefix}{name}.")
-        else:
-            yield prefix + name, _kind(field), values[name], field.description or ""
+        value = values[name] if isinstance(values, dict) else _NOT_SHIPPED
+        section = _section(field.annotation)
+        if section is None or section is not field.annotation:
+            yield prefix + name, _kind(field), value, field.description or ""
+        if section is not None:
+            yield from _rows(section, value, f"{prefix}{name}.")
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that a key holds, or may hold where it takes null too."""
+    for part in (annotation, *get_args(annotation)):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            return part
+    return None
 
 
 def _table(rows: list[tuple[str, str, Any, str]]) -> str:
     lines = ["| key | takes | shipped | meaning |", "|---|---|---|---|"]
     for name, kind, value, meaning in rows:
-        shown = yaml.safe_dump(value, default_flow_style=True, width=1000).strip()
-        shown = shown.removesuffix("...").strip()
-        lines.append(f"| `{name}` | {kind} | `{shown}` | {meaning} |")
+        lines.append(f"| `{name}` | {kind} | {_shown(value)} | {meaning} |")
     return "\n".join(lines) + "\n"
+
+
+def _shown(value: Any) -> str:
+    if value is _NOT_SHIPPED:
+        return ""
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000).strip()
+    return f"`{text.removesuffix('...').strip()}`"
 
 
 def _kind(field: FieldInfo) -> str:

@@ -39,7 +39,8 @@ class Rejection:
 
 ACCEPTED_FORMS = (
     "messages [role, content], conversations [from, value] (ShareGPT), instruction/input/output "
-    "(Alpaca), prompt/response or prompt/completion, question/answer"
+    "(Alpaca), instruction with instances [input, output] (Self-Instruct), prompt/response or "
+    "prompt/completion, question/answer, problem/solution"
 )
 
 _ROLES = {
@@ -59,6 +60,7 @@ _PAIRS = {  # prompt key: response keys, the usual one first
     "instruction": ("output", "response"),
     "prompt": ("response", "completion"),
     "question": ("answer", "response"),
+    "problem": ("solution",),
 }
 _CONTEXT_KEYS = ("input", "context")  # text that belongs to the instruction
 _SYSTEM_KEYS = ("system", "system_prompt")
@@ -70,6 +72,34 @@ class _RejectedError(Exception):
     def __init__(self, reason: Reason, detail: str):
         super().__init__(detail)
         self.rejection = Rejection(reason, detail)
+
+
+def unfold(record: Any) -> list[Any]:
+    """Return the records that `record` stands for: one per entry of its ``instances``, or itself.
+
+    Self-Instruct and Unnatural Instructions keep several inputs and outputs under one instruction;
+    ``constraints`` on the output belong to the instruction, as in the authors' preparation.
+    """
+    if not isinstance(record, Mapping) or "instruction" not in record or "output" in record:
+        return [record]
+    instances = record.get("instances")
+    if not (instances and isinstance(instances, list)):
+        return [record]
+    if not all(isinstance(one, Mapping) for one in instances):
+        return [record]
+    shared = {key: value for key, value in record.items() if key != "instances"}
+    return [
+        {**shared, **one, "instruction": _constrained(record["instruction"], one)}
+        for one in instances
+    ]
+
+
+def _constrained(instruction: Any, instance: Mapping[Any, Any]) -> Any:
+    constraints = instance.get("constraints")
+    if not (isinstance(instruction, str) and isinstance(constraints, str)):
+        return instruction
+    none = constraints.strip().lower() in ("", "none", "none.")
+    return instruction if none else f"{instruction}\n{constraints}"
 
 
 def convert(record: Any) -> list[Message] | Rejection:

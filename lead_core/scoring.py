@@ -1,12 +1,12 @@
 """The offline pass: loss with and without the prompt, IFD and a prompt embedding for every record.
 
-LEAD.md A.1-A.2. Two forwards per record, once per pool and model; after this, nothing is forwarded
-in order to select.
+LEAD.md A.1-A.2. Two forwards per record, once per pool and model (three where IFD is a warmed-up
+model's); after this, nothing is forwarded in order to select.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,28 +32,29 @@ NON_FINITE = "non_finite"
 class Scores:
     """What the offline pass knows of n records, in their order.
 
-    loss: L(theta_0, x), response_loss: L(theta_0, r), both float64 [n] in nats/token;
-    embeddings: float32 [n, hidden size].
+    loss: L(theta_0, x); response_loss: L(theta, r); both float64 [n] in nats/token. ifd: the
+    instruction-following difficulty L(theta, x) / L(theta, r), float64 [n] (Li et al. 2024), with
+    the same theta above and below: theta_0, or a warmed-up model. embeddings: float32 [n, hidden].
     """
 
     loss: np.ndarray
     response_loss: np.ndarray
+    ifd: np.ndarray
     embeddings: np.ndarray
-
-    @property
-    def ifd(self) -> np.ndarray:
-        """Return the instruction-following difficulty L(x) / L(r), float64 [n] (Li et al. 2024)."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return self.loss / self.response_loss
 
     def set_aside(self) -> list[str | None]:
         """Return, per record, why it cannot be an arm's sample (None: it can)."""
-        ifd = self.ifd
-        finite = np.isfinite(self.loss) & np.isfinite(self.response_loss) & np.isfinite(ifd)
+        finite = np.isfinite(self.loss) & np.isfinite(self.response_loss) & np.isfinite(self.ifd)
         return [
             NON_FINITE if not known else NOT_BELOW_ONE if value >= 1 else None
-            for value, known in zip(ifd, finite, strict=True)
+            for value, known in zip(self.ifd, finite, strict=True)
         ]
+
+
+def difficulty(loss: np.ndarray, response_loss: np.ndarray) -> np.ndarray:
+    """Return IFD = L(x) / L(r), elementwise; what cannot be divided is not finite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return loss / response_loss
 
 
 def score_pool(
@@ -64,32 +65,44 @@ def score_pool(
     pad_id: int,
     batch_tokens: int,
     depth_fraction: float,
+    warm_up: Callable[[np.ndarray], None] | None = None,
 ) -> Scores:
     """Forward every sample once with its prompt and once with its response alone.
 
     `header` is the assistant header (`chat.assistant_header`) that precedes a lone response. Batches
-    hold samples of similar length, at most `batch_tokens` tokens with padding.
+    hold samples of similar length, at most `batch_tokens` tokens with padding. `warm_up`, called with
+    the losses of the first pass, trains the model behind `loss`: losses and embeddings are then still
+    those of before, IFD is the trained model's, for one more forward per sample.
     """
     bare = [
         Encoded([*header, *sample.input_ids[sample.response_start :]], 0, len(header))
         for sample in samples
     ]
-    total = sum(len(s.input_ids) for s in samples) + sum(len(s.input_ids) for s in bare)
-    with progress(total, "scoring", "tokens") as done:
+    whole_tokens, bare_tokens = _count_tokens(samples), _count_tokens(bare)
+    with progress(whole_tokens, "scoring", "tokens") as done:
         given_prompt, embeddings = _forward_all(
             loss, samples, pad_id, batch_tokens, done, depth_fraction
         )
+    above = given_prompt
+    if warm_up is not None:
+        warm_up(given_prompt)
+        with progress(whole_tokens, "scoring, warmed up", "tokens") as done:
+            above, _ = _forward_all(loss, samples, pad_id, batch_tokens, done, None)
+    with progress(bare_tokens, "scoring responses", "tokens") as done:
         alone, _ = _forward_all(loss, bare, pad_id, batch_tokens, done, None)
-    return Scores(given_prompt, alone, embeddings)
+    return Scores(given_prompt, alone, difficulty(above, alone), embeddings)
 
 
 def response_losses(
     loss: ResponseLoss, samples: Sequence[Encoded], *, pad_id: int, batch_tokens: int
 ) -> np.ndarray:
     """Return the current loss of every sample, float64 [n], nats/token: one forward each."""
-    total = sum(len(sample.input_ids) for sample in samples)
-    with progress(total, "losses", "tokens") as done:
+    with progress(_count_tokens(samples), "losses", "tokens") as done:
         return _forward_all(loss, samples, pad_id, batch_tokens, done, None)[0]
+
+
+def _count_tokens(samples: Sequence[Encoded]) -> int:
+    return sum(len(sample.input_ids) for sample in samples)
 
 
 def _forward_all(

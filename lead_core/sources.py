@@ -9,16 +9,16 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from lead_core.assets import cache_directory
+from lead_core.assets import cache_directory, is_hub_id
 from lead_core.errors import LeadError, TransientError
 from lead_core.mining import mine
 from lead_core.readers import COMPRESSED_SUFFIXES, Element, format_suffix, read_file
-from lead_core.records import Rejection
+from lead_core.records import Rejection, unfold
 
 DOCSTRINGS = "docstrings://"
 HUB = "hf://"
@@ -29,7 +29,7 @@ class RawRecord:
     """One record as its source has it; with a `problem`, the raw text that is no record.
 
     `line` counts from 1 and is None where there are no lines, `index` counts the elements of one
-    file from 0.
+    file from 0. One element may hold several records (see `unfold`): they share both.
     """
 
     source: str
@@ -81,6 +81,14 @@ def read_source(
     is the source's entry in the lock: with it, remote files come from the cache and hub datasets at
     the commit recorded there. Raises LeadError for anything that is not there or of no known format.
     """
+    for raw in _read_elements(uri, name, workspace, locked):
+        for value in unfold(raw.value):
+            yield raw if value is raw.value else replace(raw, value=value)
+
+
+def _read_elements(
+    uri: str, name: str | None, workspace: Path, locked: Mapping[str, Any] | None
+) -> Iterator[RawRecord]:
     if uri.startswith(DOCSTRINGS):
         yield from _mined(uri, name)
     elif uri.startswith(HUB):
@@ -124,7 +132,10 @@ def parse_hub_uri(uri: str) -> HubDataset:
             f"{redact(uri)}: expected hf://owner/name?split=train, optionally with &config= and "
             "&revision="
         )
-    return HubDataset(path, query["split"], query.get("config"), query.get("revision"))
+    hub = HubDataset(path, query["split"], query.get("config"), query.get("revision"))
+    if not (hub.is_local or is_hub_id(path)):
+        raise LeadError(f"{uri}: {path!r} is no hub id; it has the form owner/name")
+    return hub
 
 
 def is_remote(uri: str) -> bool:

@@ -80,7 +80,9 @@ class Trainer:
         decays = step // self.settings.decay_steps
         return self.settings.learning_rate * self.settings.decay_factor**decays
 
-    def step(self, samples: Sequence[Encoded], meter: RoundGradientMeter) -> StepResult:
+    def step(
+        self, samples: Sequence[Encoded], meter: RoundGradientMeter | None = None
+    ) -> StepResult:
         """Take one optimizer step on `samples`, whose number is the divisor of their mean.
 
         The objective is the mean over samples of their mean response-token loss (or the mean over
@@ -107,7 +109,8 @@ class Trainer:
                     objective = token_losses.sum() / response_tokens
                 self.accelerator.backward(objective)
             losses[indices] = means.detach().cpu().numpy()
-        meter.before_update()
+        if meter is not None:
+            meter.before_update()
         if self.settings.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         self.optimizer.step()

@@ -116,9 +116,21 @@ def test_a_dry_run_says_what_would_run_and_why_and_writes_nothing(call, workspac
     assert out.splitlines()[1:] == ["train: never run", "report: never run; follows train"]
     assert "sources.lock.json would be written anew: " in out
     assert sorted(path.name for path in workspace.iterdir()) == before
-    code, _, err = call("run", "--dry-run", "--set", "seed=1")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "cannot be combined with --set" in err
+
+
+def test_a_dry_run_of_settings_checks_them_and_writes_nothing(call, workspace):
+    before = {path: path.read_bytes() for path in workspace.iterdir() if path.is_file()}
+    code, out, err = call("run", "--dry-run", "--set", "train.lora.rank=5", "--set", "seed=3")
+    assert (code, err) == (0, "")
+    assert "LoRA rank 5, alpha 32" in out
+    assert "source    data.jsonl, 1 file\n" in out
+    assert out.splitlines()[-1] == "download  nothing"
+    code, out, err = call("run", "--dry-run", "--set", "model.name=./gone", "--set", "seed=3")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: model.name: no folder ./gone; give a folder")
+    code, out, err = call("run", "--dry-run", "--set", "train.lora.rank=0")
+    assert (code, out, err) == (2, "", "error: params.yaml: train.lora.rank must be >= 1, got 0\n")
+    assert {path: path.read_bytes() for path in workspace.iterdir() if path.is_file()} == before
 
 
 def test_a_workspace_in_use_is_refused_at_once_and_not_edited(workspace):

@@ -13,7 +13,8 @@ from toy_artifacts import turn, write_records
 from lead_core import evaluation
 from lead_core.chat import encode
 from lead_core.errors import LeadError
-from lead_core.evaluation import HELDOUT, TASKS, PipelineLM, evaluate, load_tasks, summarise
+from lead_core.evaluation import HELDOUT, PipelineLM, evaluate, load_tasks, summarise
+from lead_core.evaluation_index import TASKS
 from lead_core.model import ResolvedRuntime, add_adapter, decoder_of
 
 FP32 = ResolvedRuntime("cpu", 1, "fp32")
@@ -294,7 +295,7 @@ def test_an_unknown_task_is_named_with_those_that_are_close(
     pool, folder, tiny_tokenizer, monkeypatch
 ):
     index = TaskManager(include_path=str(folder), include_defaults=False)
-    monkeypatch.setattr(evaluation, "_stock_tasks", lambda: index)
+    monkeypatch.setattr(evaluation, "stock_tasks", lambda: index)
     with pytest.raises(
         LeadError, match=r"evaluate\.tasks names 'sum_choice', .* did you mean sums_choice"
     ):

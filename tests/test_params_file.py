@@ -59,6 +59,21 @@ def test_a_list_in_block_form_stays_in_block_form_and_comments_around_it_stay(pa
     ) in path.read_text()
 
 
+def test_a_section_comes_changes_and_goes_whole(path):
+    text = path.read_text()
+    settings = (
+        "{samples: 10, epochs: 2, rank: 4, alpha: 8, learning_rate: 1e-4, effective_batch: 4}"
+    )
+    [change] = edit_params(path, [f"score.warmup={settings}", "score.warmup.epochs=3"])
+    assert change.startswith("score.warmup: None -> {'samples': 10, 'epochs': 3, 'rank': 4, ")
+    warmup = load_params(path).score.warmup
+    assert (warmup.epochs, warmup.learning_rate) == (3, 1e-4)
+    assert edit_params(path, ["score.warmup.rank=5"]) == ["score.warmup.rank: 4 -> 5"]
+    [change] = edit_params(path, ["score.warmup.samples=1", "score.warmup=null"])
+    assert change.endswith(" -> None")
+    assert path.read_text() == text
+
+
 def test_a_value_that_was_left_empty_can_be_set(path):
     path.write_text(path.read_text().replace("  uri: null", "  uri:"))
     edit_params(path, ["tracking.uri=http://127.0.0.1:5000"])

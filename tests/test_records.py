@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lead_core.records import ACCEPTED_FORMS, Reason, Rejection, convert
+from lead_core.records import ACCEPTED_FORMS, Reason, Rejection, convert, unfold
 
 CONVERSATION = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
 
@@ -27,6 +27,7 @@ def turns(*pairs):
         {"prompt": "Hi?", "response": "Hello."},
         {"prompt": "Hi?", "completion": "Hello."},
         {"question": "Hi?", "answer": "Hello.", "id": 5, "score": float("nan")},
+        {"problem": "Hi?", "solution": "Hello.", "level": "Level 1", "type": "Algebra"},
         {"messages": None, "instruction": "Hi?", "output": "Hello."},
     ],
     ids=lambda record: "+".join(record),
@@ -38,6 +39,39 @@ def test_every_known_form_becomes_the_same_conversation(record):
 def test_the_input_of_an_alpaca_record_follows_its_instruction():
     messages = convert({"instruction": "Add.", "input": "2 and 3", "output": "5"})
     assert messages == turns(("user", "Add.\n\n2 and 3"), ("assistant", "5"))
+
+
+def test_every_instance_of_an_instruction_is_a_record_of_its_own():
+    record = {
+        "instruction": "Add.",
+        "instances": [
+            {"instruction_with_input": "Add. 2 and 3", "input": "2 and 3", "output": "5"},
+            {"input": "4 and 5", "constraints": "Write it as a word.", "output": "nine"},
+            {"input": "", "constraints": "None.", "output": "0"},
+        ],
+    }
+    assert [convert(one) for one in unfold(record)] == [
+        turns(("user", "Add.\n\n2 and 3"), ("assistant", "5")),
+        turns(("user", "Add.\nWrite it as a word.\n\n4 and 5"), ("assistant", "nine")),
+        turns(("user", "Add."), ("assistant", "0")),
+    ]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"instruction": "a", "output": "b", "instances": [{"output": "c"}]},
+        {"messages": CONVERSATION, "instances": [{"output": "c"}]},
+        {"instruction": "a", "instances": []},
+        {"instruction": "a", "instances": [{"output": "b"}, "c"]},
+        {"instruction": "a", "instances": "b"},
+        "a",
+    ],
+    ids=str,
+)
+def test_any_other_record_stands_for_itself(record):
+    [same] = unfold(record)
+    assert same is record
 
 
 def test_output_comes_before_response_where_a_file_has_both():
@@ -183,7 +217,18 @@ def test_odd_keys_are_shown_on_one_printable_line():
 
 
 KEYS = ["messages", "conversations", "role", "content", "from", "value", "instruction", "input"]
-KEYS += ["output", "prompt", "question", "answer", "history", "system", "tools", "chosen"]
+KEYS += [
+    "instances",
+    "constraints",
+    "output",
+    "prompt",
+    "question",
+    "answer",
+    "history",
+    "system",
+    "tools",
+    "chosen",
+]
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
@@ -202,9 +247,9 @@ json_values = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(json_values)
 def test_any_json_value_is_converted_or_refused_never_an_exception(value):
-    result = convert(value)
-    if isinstance(result, Rejection):
-        assert "\n" not in result.detail
-    else:
-        assert result[-1]["role"] == "assistant"
-        assert all(message["content"].strip() for message in result)
+    for result in map(convert, unfold(value)):
+        if isinstance(result, Rejection):
+            assert "\n" not in result.detail
+        else:
+            assert result[-1]["role"] == "assistant"
+            assert all(message["content"].strip() for message in result)

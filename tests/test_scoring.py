@@ -14,7 +14,14 @@ from lead_core.model import (
     layer_output,
     make_batch,
 )
-from lead_core.scoring import NON_FINITE, NOT_BELOW_ONE, Scores, response_losses, score_pool
+from lead_core.scoring import (
+    NON_FINITE,
+    NOT_BELOW_ONE,
+    Scores,
+    difficulty,
+    response_losses,
+    score_pool,
+)
 
 FP32 = ResolvedRuntime("cpu", 1, "fp32")
 HEADER = [1, 5, 6]
@@ -50,6 +57,7 @@ def test_losses_agree_with_full_logits_one_sample_at_a_time(scored):
         )
         bare = [*HEADER, *sample.input_ids[sample.response_start :]]
         assert alone == pytest.approx(direct_loss(model, bare, len(HEADER)), rel=1e-5)
+    assert scores.ifd.tolist() == (scores.loss / scores.response_loss).tolist()
 
 
 def test_every_record_is_forwarded_twice_and_counted(scored):
@@ -70,13 +78,12 @@ def test_the_embedding_is_the_mean_hidden_state_of_the_user_tokens(scored):
 
 
 def test_ifd_is_the_ratio_of_mean_losses_and_bad_ones_are_set_aside_with_their_reason():
-    scores = Scores(
-        np.array([1.0, 3.0, 2.0, 1.0, 1.0]),
-        np.array([2.0, 2.0, 2.0, 0.0, np.inf]),
-        np.empty((5, 0)),
-    )
-    assert scores.ifd.tolist() == [0.5, 1.5, 1.0, np.inf, 0.0]
-    assert scores.set_aside() == [None, NOT_BELOW_ONE, NOT_BELOW_ONE, NON_FINITE, NON_FINITE]
+    loss = np.array([1.0, 3.0, 2.0, 1.0, 1.0, np.nan])
+    response_loss = np.array([2.0, 2.0, 2.0, 0.0, np.inf, 2.0])
+    ifd = difficulty(loss, response_loss)
+    assert ifd[:5].tolist() == [0.5, 1.5, 1.0, np.inf, 0.0]
+    scores = Scores(loss, response_loss, ifd, np.empty((6, 0)))
+    assert scores.set_aside() == [None, NOT_BELOW_ONE, NOT_BELOW_ONE, *[NON_FINITE] * 3]
 
 
 def test_losses_do_not_depend_on_batching():

@@ -54,6 +54,15 @@ def test_a_glob_is_read_in_the_order_of_names_each_file_a_source(workspace):
     assert records[7].place == "data/c.parquet, record 1"
 
 
+def test_an_element_with_instances_is_as_many_records_in_one_place(workspace):
+    instances = [{"input": str(i), "output": str(2 * i)} for i in range(2)]
+    rows = [{"instruction": "Double.", "instances": instances}, ROWS[0]]
+    (workspace / "tasks.json").write_text(json.dumps(rows))
+    records = read("tasks.json", workspace)
+    assert [record.value.get("output") for record in records] == ["0", "2", None]
+    assert [record.index for record in records] == [0, 0, 1]
+
+
 def test_a_given_name_stands_for_all_files(workspace):
     assert {record.source for record in read("data/*", workspace, name="qa")} == {"qa"}
 

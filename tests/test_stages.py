@@ -137,6 +137,18 @@ def test_the_ledger_shows_two_offline_forwards_per_record_and_none_to_select(wor
     assert metrics["forwards_evaluation"] == 2 * metrics["heldout_records"]
 
 
+def test_a_warm_up_moves_ifd_and_leaves_the_utilities(copy):
+    cold = pd.read_parquet(copy / "artifacts/scores/scores.parquet")
+    settings = (
+        "{samples: 10, epochs: 2, rank: 2, alpha: 4, learning_rate: 0.01, effective_batch: 4}"
+    )
+    output = call(copy, "flows.stages", "score", "--set", f"score.warmup={settings}")
+    warm = pd.read_parquet(copy / "artifacts/scores/scores.parquet")
+    assert warm["loss"].equals(cold["loss"])
+    assert (warm["ifd"] != cold["ifd"]).all()
+    assert f"{3 * len(cold) + 2 * 10} forwards" in output
+
+
 def test_the_record_of_samples_agrees_with_the_record_of_rounds(workspace):
     rounds = [json.loads(x) for x in (workspace / "artifacts/train/rounds.jsonl").open()]
     samples = pd.read_parquet(workspace / "artifacts/train/selection.parquet")

@@ -80,7 +80,7 @@ def write_artifacts(root: Path, tokenizer, *, selector: str = "lead", records: i
     ifd = np.clip(rng.normal(0.7, 0.15, records), 0.05, 1.2)
     write_scores(
         layout.scores,
-        Scores(loss, loss / ifd, rng.normal(size=(records, 4)).astype(np.float32)),
+        Scores(loss, loss / ifd, ifd, rng.normal(size=(records, 4)).astype(np.float32)),
         ids=ids,
         tokens=lengths,
         response_tokens=responses,

@@ -1,8 +1,9 @@
-"""The score stage: the one offline inference pass over the pool."""
+"""The score stage: the one offline inference pass over the pool, with its optional warm-up."""
 
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from lead_core.model import ResponseLoss, decoder_of, load_model, resolve_runtim
 from lead_core.params import Params
 from lead_core.pool import open_pool
 from lead_core.scoring import score_pool
+from lead_core.warmup import WarmupSettings, warm_up
 
 
 def score(params: Params, layout: Layout, workspace: Path) -> str:
@@ -38,6 +40,20 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
     ledger = CostLedger()
     count_forwards(decoder_of(loss.causal_lm), ledger)
     samples = pool.encoded(np.arange(len(pool.ids)))
+    warmup = params.score.warmup
+    warmed = (
+        None
+        if warmup is None
+        else partial(
+            warm_up,
+            loss,
+            samples,
+            settings=WarmupSettings(**warmup.model_dump()),
+            micro_batch_tokens=params.score.batch_tokens,
+            pad_id=tokenizer.eos_token_id,
+            seed=params.seed,
+        )
+    )
     with ledger.charged_to("offline"):
         scores = score_pool(
             loss,
@@ -46,6 +62,7 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
             pad_id=tokenizer.eos_token_id,
             batch_tokens=params.score.batch_tokens,
             depth_fraction=params.score.embedding_depth_fraction,
+            warm_up=warmed,
         )
     lengths = np.array([len(sample.input_ids) for sample in samples])
     write_scores(

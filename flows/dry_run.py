@@ -1,0 +1,145 @@
+"""What a run with some parameters would use, resolved and checked without downloading or writing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lead_core.errors import LeadError
+from lead_core.params import Params, ScoreParams, SelectParams, TrainParams
+from lead_core.resolution import Resolved, resolve_model_name, resolve_source
+
+if TYPE_CHECKING:
+    from lead_core.evaluation_index import ResolvedTask
+
+
+def describe_run(params: Params, workspace: Path) -> list[str]:
+    """Return what a run would use as lines for people, notes last.
+
+    Raises LeadError with one line for each thing that names nothing: the model, a source, a task
+    (looked up in lm-eval's own index).
+    """
+    from lead_core.evaluation_index import resolve_tasks
+
+    problems: list[str] = []
+    resolved: list[Resolved] = []
+    tasks: tuple[ResolvedTask, ...] = ()
+    with _noting(problems):
+        resolved.append(resolve_model_name(params.model))
+    for source in params.data.sources:
+        with _noting(problems):
+            resolved.append(resolve_source(source, workspace))
+    with _noting(problems):
+        tasks = resolve_tasks(params.evaluate.tasks)
+    if problems:
+        raise LeadError("\n".join(problems))
+    model, *sources = resolved
+    rows = [
+        ("model", model.text),
+        *(("source", source.text) for source in sources),
+        *_settings(params),
+        *(("evaluate", _task_text(task)) for task in tasks),
+        ("download", _downloads(resolved, tasks)),
+    ]
+    return [*(f"{name:<9} {text}" for name, text in rows), *_notes(tasks)]
+
+
+@contextmanager
+def _noting(problems: list[str]) -> Iterator[None]:
+    """Add a LeadError of the block to `problems` instead of letting it out."""
+    try:
+        yield
+    except LeadError as error:
+        problems.append(str(error))
+
+
+def _settings(params: Params) -> Iterator[tuple[str, str]]:
+    """Yield what the schema has checked: the settings that decide a result."""
+    data, bandit, utility = params.data, params.bandit, params.utility
+    yield (
+        "prepare",
+        f"{'all' if data.limit is None else f'at most {data.limit}'} records of at most "
+        f"{data.max_tokens} tokens, {data.heldout_per_source} of each source held out",
+    )
+    yield "score", _score_text(params.score)
+    yield "cluster", f"{params.cluster.difficulty_clusters} difficulty clusters"
+    yield "select", _select_text(params.select)
+    yield (
+        "",
+        f"EXP3 with exploration {bandit.exploration:g} and step size {bandit.step_size:g}; "
+        f"utility: smoothing {utility.smoothing:g}, loss change {utility.loss_change} "
+        f"({utility.round_loss_change}), drift {utility.drift}",
+    )
+    yield from (("train" if not i else "", text) for i, text in enumerate(_train(params.train)))
+    yield "", f"precision {params.runtime.precision}, device {params.runtime.device}"
+
+
+def _score_text(score: ScoreParams) -> str:
+    warmup = score.warmup
+    if warmup is None:
+        return "losses and IFD of the model as it is"
+    return (
+        f"losses of the model as it is, IFD of one warmed up: {warmup.samples} records x "
+        f"{warmup.epochs}, LoRA rank {warmup.rank}, alpha {warmup.alpha:g}, learning rate "
+        f"{warmup.learning_rate:g}, {warmup.effective_batch} samples a step"
+    )
+
+
+def _select_text(select: SelectParams) -> str:
+    if select.budget_samples is not None:
+        budget = f"{select.budget_samples} distinct samples"
+    else:
+        budget = f"{_percent(select.budget_fraction or 0)} of the pool as distinct samples"
+    visits = select.visits_per_budget
+    repeats = "until they are spent" if visits is None else f"visits per sample {visits:g}"
+    smallest = select.min_round_samples or "one batch"
+    rounds = "" if select.max_rounds is None else f"at most {select.max_rounds} rounds, "
+    return (
+        f"{select.selector}: {budget}, {repeats}; {rounds}{_percent(select.round_fraction)} of a "
+        f"cluster per round (at least {smallest}), each sample at most {select.max_uses} times"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g} %"
+
+
+def _train(train: TrainParams) -> Iterator[str]:
+    lora, clipping = train.lora, train.max_grad_norm
+    modules = lora.target_modules
+    yield (
+        f"LoRA rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g} on "
+        f"{modules if isinstance(modules, str) else ', '.join(modules)}"
+    )
+    yield (
+        f"AdamW, learning rate {train.learning_rate:g} x {train.decay_factor:g} every "
+        f"{train.decay_steps} steps, weight decay {train.weight_decay:g}, "
+        f"{'no clipping' if clipping is None else f'clipping at {clipping:g}'}, "
+        f"{train.effective_batch} samples a step"
+    )
+
+
+def _task_text(task: ResolvedTask) -> str:
+    parts = "" if task.kind == "task" else f" of {len(task.leaves)} tasks"
+    data = f", data {', '.join(task.datasets)}" if task.datasets else ""
+    return f"{task.name}, a {task.kind}{parts}{data}"
+
+
+def _downloads(resolved: Sequence[Resolved], tasks: Sequence[ResolvedTask]) -> str:
+    names = [entry.download for entry in resolved if entry.download is not None]
+    names += [name for task in tasks for name in task.datasets]
+    wanted = ", ".join(dict.fromkeys(names))
+    return f"{wanted} (what is not in the local caches)" if wanted else "nothing"
+
+
+def _notes(tasks: Sequence[ResolvedTask]) -> Iterator[str]:
+    unsafe = ", ".join(task.name for task in tasks if task.runs_code)
+    if unsafe:
+        safe = ", ".join(task.name for task in tasks if not task.runs_code)
+        yield (
+            f"note: {unsafe} runs code that the model writes; that needs an explicit opt-in, which "
+            "does not exist yet, so the evaluate stage refuses it; run the others with "
+            f"--set evaluate.tasks='[{safe}]'"
+        )
