@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from lead_core.comparison_table import Comparison, Row
 from lead_core.plots import DARK, INK, LIGHT, RULE, SHADES, mark_whole_rounds, render_png
@@ -45,8 +46,8 @@ def differences_plot(found: Comparison, cells: Cells) -> bytes:
             _draw_interval(axes, place, row)
         axes.set_yticks(places, [f"{row.selector} ({len(row.seeds)})" for row in rows])
         axes.set(
-            xlabel=f"held-out loss minus {found.baseline}'s (nats per token)",
-            title="Difference, paired by seed (ticks: seeds)",
+            xlabel=f"loss minus {found.baseline}'s (nats/token)",
+            title="Held-out loss, paired (ticks: seeds)",
         )
         if kind:
             _draw_faults(panels[1], found, rows, places, kind)
@@ -70,8 +71,8 @@ def _draw_faults(
     axes.axvline(100 * found.pool_faults[kind], color=INK, linewidth=1, linestyle="--")
     axes.tick_params(left=False)
     axes.set(
-        xlabel="% of training samples (line: of the pool)",
-        title=f"{kind.replace('_', ' ').capitalize()} records picked",
+        xlabel="% of training samples",
+        title=f"{kind.replace('_', ' ').capitalize()} picked (line: pool's share)",
     )
 
 
@@ -90,29 +91,56 @@ def cost_plot(found: Comparison, cells: Cells) -> bytes:
         for row, style in zip(shown, LINES, strict=False):
             points = _curve(cells, row.selector)
             tokens.plot(*zip(*points, strict=True), label=row.selector, ms=4, **style)
-        tokens.set_xscale("log")
+        _log_axis(tokens)
         tokens.set(
             xlabel="training tokens",
             ylabel="loss (nats per response token)",
-            title="During training, some records",
+            title="During training (some held-out records)",
         )
-        if shown:
-            tokens.legend(loc="best")
+        figure.legend(loc="outside lower left", ncols=3)
         seconds.axhline(found.base_loss, color=INK, linewidth=0.8, linestyle="--")
         for row in found.rows:
             x = total_seconds(row, speed)
             seconds.errorbar(x, row.loss, yerr=row.spread or 0, fmt="o", color=DARK, ms=4, lw=1)
-            seconds.annotate(
-                row.selector, (x, row.loss), xytext=(4, 2), textcoords="offset points", fontsize=7
-            )
-        seconds.set_xscale("log")
-        seconds.margins(x=0.3)
+        _log_axis(seconds)
+        _label_beside(seconds, [(total_seconds(r, speed), r.loss, r.selector) for r in found.rows])
         seconds.set(
             xlabel="seconds in all, offline pass included",
-            title="All held-out records (dashed: base)",
+            title="At the end (all of them; dashed: base)",
         )
 
-    return render_png(draw, height=4.2)
+    return render_png(draw, height=4.8)
+
+
+def _label_beside(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Name `points` (x, y, name) in a column right of the axes, never one name over another."""
+    ordered = sorted(points, key=lambda point: point[1])
+    low, high = axes.get_ylim()
+    wanted = [(y - low) / (high - low) for _, y, _ in ordered]
+    gap = min(0.055, 1 / max(1, len(wanted)))
+    heights: list[float] = []
+    for place, height in enumerate(wanted):
+        highest = 1 - gap * (len(wanted) - 1 - place)  # leave room for those above
+        heights.append(min(max(height, heights[-1] + gap if heights else 0.0), highest))
+    for (x, y, name), height in zip(ordered, heights, strict=True):
+        axes.annotate(
+            name,
+            (x, y),
+            xytext=(1.04, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8,
+            arrowprops={"arrowstyle": "-", "color": LIGHT, "lw": 0.6, "shrinkB": 3},
+        )
+
+
+def _log_axis(axes: Axes) -> None:
+    """Make x logarithmic with plain numbers at 1, 2 and 5 times powers of ten."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.tick_params(axis="x", labelrotation=30)
 
 
 def throughput(cells: Cells) -> dict[str, float]:

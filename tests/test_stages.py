@@ -75,6 +75,8 @@ def make_workspace(folder: Path) -> Path:
     for name in ("flows", "lead_core"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "dvc.yaml", folder)
+    (folder / "compare").mkdir()
+    shutil.copy(ROOT / "compare/dvc.yaml", folder / "compare")
     shutil.copy(ROOT / ".dvcignore", folder)
     (folder / ".dvc").mkdir()
     (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
@@ -321,3 +323,37 @@ def test_an_adapter_recorded_in_mlflow_loads_and_answers(workspace):
     assert len(models) == 1
     pipeline = mlflow.transformers.load_model(models[0].artifact_location)
     assert pipeline("hi", max_new_tokens=2)[0]["generated_text"]
+
+
+def test_a_comparison_computes_each_cell_once_and_agrees_with_the_pipeline(workspace, copy):
+    """`lead` with seed 0 is the pipeline's own training too, evaluated there by lm-eval."""
+    options = ["compare", "--jobs", "2"]
+    options += ["--set", "compare.selectors=[random, lead]", "--set", "compare.seeds=[0]"]
+    first = call(copy, "lead", *options)
+    assert "| `lead` | 1 |" in first
+    assert "| `random` | 1 |" in first
+    assert "2 of 2 cells to compute" in first
+    cell = json.loads((copy / "artifacts/compare/cells/lead-seed0.json").read_text())
+    evaluated = json.loads((workspace / "artifacts/eval/results.json").read_text())
+    tuned = evaluated["tasks"]["lead_heldout"]["tuned"]["loss_macro"]
+    assert cell["heldout"]["macro"] == pytest.approx(tuned, abs=1e-6)
+    trained = hashes(workspace / "artifacts/train")
+    in_cell = hashes(copy / "artifacts/compare/lead-seed0/train")
+    assert in_cell["selection.parquet"] == trained["selection.parquet"]
+    assert (
+        in_cell["adapter/adapter_model.safetensors"] == trained["adapter/adapter_model.safetensors"]
+    )
+    assert cell["ledger"]["selection"]["sequences"] == 0
+    assert "compare.seeds: [0, 1, 2] -> [0]" in first
+    assert yaml.safe_load((copy / "params.yaml").read_text())["select"]["selector"] == "lead"
+    _, runs = runs_of(copy)
+    parents = [run for run in runs if run.data.tags.get("lead.stage") == "compare"]
+    assert len(parents) == 1
+    children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
+    assert {run.data.params["select.selector"] for run in children} == {"random", "lead"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
+    kept = hashes(copy / "artifacts/compare/cells")
+    shutil.rmtree(copy / "artifacts/compare/random-seed0")
+    again = call(copy, "lead", *options)
+    assert "0 of 2 cells to compute" in again
+    assert hashes(copy / "artifacts/compare/cells") == kept

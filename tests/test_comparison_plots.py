@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from lead_core.comparison_plots import (
+    arms_plot,
+    cost_plot,
+    differences_plot,
+    throughput,
+    total_seconds,
+)
+from lead_core.comparison_table import compare
+
+PNG = b"\x89PNG\r\n"
+
+
+def cells(
+    selector: str, loss: float, n: int, *, seed: int = 0, seconds: float = 80.0
+) -> list[dict]:
+    rng = np.random.default_rng(seed)
+    bandit = selector.startswith("lead")
+    probabilities = rng.dirichlet(np.ones(7), size=10).tolist() if bandit else [None] * 10
+    selection = 20_000 if selector == "iterative" else 0
+    return [
+        {
+            "selector": selector,
+            "seed": number,
+            "heldout": {"macro": loss + 0.01 * rng.normal()},
+            "visits": 160,
+            "distinct": 150,
+            "steps": 10,
+            "tokens": 16_000,
+            "ledger": {
+                "offline": {"sequences": 4000, "tokens": 300_000},
+                "selection": {"sequences": selection, "tokens": 100 * selection},
+                "training": {"sequences": 160, "tokens": 16_000},
+            },
+            "planted": {"exchanged": {"pool": 240, "visits": 20 + 5 * number, "distinct": 20}},
+            "record": [{"probabilities": row} for row in probabilities],
+            "curve": [{"tokens": 4000 * i, "loss": loss + 0.1 / i} for i in (1, 2, 3)],
+            "provenance": {"seconds": {"offline": 600.0, "training": seconds}},
+        }
+        for number in range(n)
+    ]
+
+
+def some_cells() -> list[dict]:
+    return [
+        *cells("random", 1.39, 4, seed=1),
+        *cells("lead", 1.52, 4, seed=2),
+        *cells("lead-paper", 1.50, 4, seed=3),
+        *cells("stratified", 1.38, 4, seed=4),
+        *cells("lead-no-loss-change", 1.5, 3, seed=5),
+        *cells("iterative", 1.53, 1, seed=6),
+    ]
+
+
+def found(some):
+    base = {"heldout": {"macro": 1.555, "records": 192}}
+    return compare(some, base, baseline="random", pool_records=2000)
+
+
+def test_pictures_are_made_of_whatever_cells_there_are():
+    some = some_cells()
+    assert differences_plot(found(some), some).startswith(PNG)
+    assert cost_plot(found(some), some).startswith(PNG)
+    picture = arms_plot(some)
+    assert picture is not None
+    assert picture.startswith(PNG)
+
+
+def test_without_a_learning_bandit_there_is_no_picture_of_one():
+    assert arms_plot(cells("random", 1.4, 2)) is None
+
+
+def test_equal_cells_give_equal_bytes():
+    some = some_cells()
+    assert differences_plot(found(some), some) == differences_plot(found(some), some)
+
+
+def test_seconds_are_tokens_over_the_median_throughput_of_all_cells():
+    """Medians of 16,000 tokens in 80, 100 and 50 s: 200 tokens/s; offline 300,000 in 600 s: 500."""
+    some = [
+        *cells("random", 1.4, 1),
+        *cells("lead", 1.4, 1, seconds=100.0),
+        *cells("iterative", 1.4, 1, seconds=50.0),
+    ]
+    speed = throughput(some)
+    assert speed == {"forward": 500.0, "training": 200.0}
+    seconds = {row.selector: total_seconds(row, speed) for row in found(some).rows}
+    assert seconds["random"] == pytest.approx(80)  # it reads no scores
+    assert seconds["lead"] == pytest.approx(600 + 80)
+    assert seconds["iterative"] == pytest.approx(600 + 4000 + 80)
