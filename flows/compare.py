@@ -56,6 +56,11 @@ def compare_pipeline(workspace: Path) -> Comparison | None:
         _record(books, result)
         if result is not None:
             publish_summary(as_markdown(result), key="lead-comparison")
+        if failure is None and (left := books.missing()):
+            failure = LeadError(
+                f"{len(left)} cells were computed with other parameters than params.yaml had at the "
+                "start; run `lead compare` again"
+            )
         if failure is not None:
             raise failure
     return result

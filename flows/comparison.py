@@ -24,6 +24,7 @@ from lead_core.comparison import (
     kept_cell,
     missing_cells,
     planned_cells,
+    rule_id,
 )
 from lead_core.comparison_plots import arms_plot, cost_plot, differences_plot
 from lead_core.comparison_table import Comparison, as_markdown, compare
@@ -88,12 +89,11 @@ def keep_finished(books: Books) -> list[Cell]:
     new = []
     for cell in books.missing():
         found = _finished(layout, cell.name, books.comparison)
-        if found is None:
+        if found is None or found["rule"] != rule_id(books.params, cell.selector):
             continue
         seconds = _seconds(layout, cell)
-        keep_cell(books.kept, cell, found, {**_provenance(books.workspace), "seconds": seconds})
-        if kept_cell(books.kept, cell, books.comparison, books.params) is not None:
-            new.append(cell)
+        keep_cell(books.kept, found, {**_provenance(books.workspace), "seconds": seconds})
+        new.append(cell)
     return new
 
 

@@ -217,40 +217,43 @@ def _curve(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
     ]
 
 
-def keep_cell(folder: Path, cell: Cell, found: Mapping[str, Any], provenance: Any) -> None:
-    """Keep a finished cell as one small file to commit, with where it came from beside its figures."""
-    write_json(folder / f"{cell.name}.json", {**found, "provenance": provenance})
+def keep_cell(folder: Path, found: Mapping[str, Any], provenance: Any) -> None:
+    """Keep a finished cell as one small file to commit, with where it came from beside its figures.
+
+    Files of other comparisons and other settings of a rule have other names: none is overwritten.
+    """
+    cell = Cell(found["selector"], found["seed"])
+    path = _cell_path(folder, cell, found["comparison"], found["rule"])
+    write_json(path, {**found, "provenance": provenance})
+
+
+def kept_cell(folder: Path, cell: Cell, comparison: str, params: Params) -> dict[str, Any] | None:
+    """Return what is kept of `cell` for this comparison; None if it has to be computed.
+
+    Raises LeadError for a file that is none of ours.
+    """
+    return _read_kept(_cell_path(folder, cell, comparison, rule_id(params, cell.selector)))
 
 
 def keep_base(folder: Path, found: Mapping[str, Any], provenance: Any) -> None:
     """Keep the untuned model's figures beside the cells."""
-    write_json(folder / f"{BASE}.json", {**found, "provenance": provenance})
+    write_json(folder / found["comparison"] / f"{BASE}.json", {**found, "provenance": provenance})
 
 
 def kept_base(folder: Path, comparison: str) -> dict[str, Any] | None:
     """Return what is kept of the untuned model for this comparison; None if it has to be measured."""
-    found = _read_kept(folder / f"{BASE}.json")
-    return found if found and found["comparison"] == comparison else None
-
-
-def kept_cell(folder: Path, cell: Cell, comparison: str, params: Params) -> dict[str, Any] | None:
-    """Return what is kept of `cell` for this comparison; None if it has to be computed."""
-    found = _read_kept(folder / f"{cell.name}.json")
-    if found is None:
-        return None
-    wanted = (comparison, rule_id(params, cell.selector), cell.selector, cell.seed)
-    got = tuple(found.get(name) for name in ("comparison", "rule", "selector", "seed"))
-    return found if got == wanted else None
+    return _read_kept(folder / comparison / f"{BASE}.json")
 
 
 def missing_cells(
     folder: Path, cells: Iterable[Cell], comparison: str, params: Params
 ) -> list[Cell]:
-    """Return those of `cells` that nothing usable is kept of, in their order.
-
-    Raises LeadError for a file that is none of ours.
-    """
+    """Return those of `cells` that nothing usable is kept of, in their order."""
     return [cell for cell in cells if kept_cell(folder, cell, comparison, params) is None]
+
+
+def _cell_path(folder: Path, cell: Cell, comparison: str, rule: str) -> Path:
+    return folder / comparison / f"{cell.name}.{rule[:8]}.json"
 
 
 def _read_kept(path: Path) -> dict[str, Any] | None:

@@ -108,7 +108,7 @@ def test_kept_cells_are_reused_only_for_the_same_comparison_and_rule(tmp_path):
     params, cell = params_with(), Cell("lead", 0)
     comparison = comparison_id(params, INPUTS, "fp32")
     assert kept_cell(tmp_path, cell, comparison, params) is None
-    keep_cell(tmp_path, cell, found(cell, params), {"commit": "abc"})
+    keep_cell(tmp_path, found(cell, params), {"commit": "abc"})
     kept = kept_cell(tmp_path, cell, comparison, params)
     assert kept is not None
     assert kept["provenance"] == {"commit": "abc"}
@@ -119,11 +119,20 @@ def test_kept_cells_are_reused_only_for_the_same_comparison_and_rule(tmp_path):
     ]
 
 
+def test_a_cell_of_other_settings_never_overwrites_a_kept_one(tmp_path):
+    cell = Cell("lead", 0)
+    for overrides in ([], ["bandit.step_size=0.7"], ["train.learning_rate=0.1"]):
+        keep_cell(tmp_path, found(cell, params_with(*overrides)), {})
+    assert len(list(tmp_path.rglob("lead-seed0.*.json"))) == 3
+
+
 def test_a_file_that_is_no_cell_is_named(tmp_path):
-    params = params_with()
-    (tmp_path / "lead-seed0.json").write_text("[]")
-    with pytest.raises(LeadError, match=r"lead-seed0\.json is not a cell of this version"):
-        kept_cell(tmp_path, Cell("lead", 0), "c", params)
+    params, cell = params_with(), Cell("lead", 0)
+    comparison = comparison_id(params, INPUTS, "fp32")
+    keep_cell(tmp_path, found(cell, params), {})
+    next(tmp_path.rglob("lead-seed0.*.json")).write_text("[]")
+    with pytest.raises(LeadError, match=r"lead-seed0\.\w+\.json is not a cell of this version"):
+        kept_cell(tmp_path, cell, comparison, params)
 
 
 def test_the_base_model_is_kept_beside_the_cells(tmp_path):

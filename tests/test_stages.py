@@ -333,7 +333,9 @@ def test_a_comparison_computes_each_cell_once_and_agrees_with_the_pipeline(works
     assert "| `lead` | 1 |" in first
     assert "| `random` | 1 |" in first
     assert "2 of 2 cells to compute" in first
-    cell = json.loads((copy / "artifacts/compare/cells/lead-seed0.json").read_text())
+    kept = hashes(copy / "artifacts/compare/cells")
+    cell_file = next((copy / "artifacts/compare/cells").rglob("lead-seed0.*.json"))
+    cell = json.loads(cell_file.read_text())
     evaluated = json.loads((workspace / "artifacts/eval/results.json").read_text())
     tuned = evaluated["tasks"]["lead_heldout"]["tuned"]["loss_macro"]
     assert cell["heldout"]["macro"] == pytest.approx(tuned, abs=1e-6)
@@ -352,7 +354,6 @@ def test_a_comparison_computes_each_cell_once_and_agrees_with_the_pipeline(works
     children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
     assert {run.data.params["select.selector"] for run in children} == {"random", "lead"}
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
-    kept = hashes(copy / "artifacts/compare/cells")
     shutil.rmtree(copy / "artifacts/compare/random-seed0")
     again = call(copy, "lead", *options)
     assert "0 of 2 cells to compute" in again
