@@ -134,7 +134,7 @@ def compare(
     os.chdir(workspace)  # what params.yaml names is relative to it
     overrides = [*(preset_overrides(workspace, preset) if preset else []), *(set_ or [])]
     if dry_run:
-        _show_settings(workspace, overrides)
+        _show_settings(workspace, overrides, comparison=True)
         return
     with hold_workspace(workspace):
         _edit_params(workspace, overrides)
@@ -291,12 +291,13 @@ def _compare(workspace: Path, jobs: int, *, quiet: bool) -> None:
     print(as_markdown(result))
 
 
-def _show_settings(workspace: Path, overrides: list[str]) -> None:
-    from flows.dry_run import describe_run
+def _show_settings(workspace: Path, overrides: list[str], *, comparison: bool = False) -> None:
+    from flows.dry_run import describe_comparison, describe_run
     from lead_core.params import load_params
 
     params = load_params(workspace / "params.yaml", overrides)
-    print("\n".join(describe_run(params, workspace)))
+    lines = describe_run(params, workspace)
+    print("\n".join([*lines, *(describe_comparison(params) if comparison else [])]))
 
 
 def _show_plan(workspace: Path, stages: list[str]) -> None:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lead_core.comparison import planned_cells
 from lead_core.errors import LeadError
 from lead_core.params import Params, ScoreParams, SelectParams, TrainParams
 from lead_core.resolution import Resolved, resolve_model_name, resolve_source
 
 if TYPE_CHECKING:
     from lead_core.evaluation_index import ResolvedTask
+
+
+def describe_comparison(params: Params) -> list[str]:
+    """Return the cells that a comparison would want as lines for people."""
+    compare, cells = params.compare, planned_cells(params)
+    counts = Counter(cell.selector for cell in cells)
+    lines = [f"{name} x {counts[name]}" for name in compare.selectors]
+    return [
+        f"compare   {len(cells)} trainings, selectors x seeds: {', '.join(lines)}",
+        f"          against {compare.baseline}; finished cells kept in "
+        f"{compare.results or 'artifacts/compare'}",
+    ]
 
 
 def describe_run(params: Params, workspace: Path) -> list[str]:
@@ -28,7 +42,7 @@ def describe_run(params: Params, workspace: Path) -> list[str]:
     tasks: tuple[ResolvedTask, ...] = ()
     with _noting(problems):
         resolved.append(resolve_model_name(params.model))
-    for source in params.data.sources:
+    for source in params.data.read_from:
         with _noting(problems):
             resolved.append(resolve_source(source, workspace))
     with _noting(problems):
@@ -63,6 +77,12 @@ def _settings(params: Params) -> Iterator[tuple[str, str]]:
         f"{'all' if data.limit is None else f'at most {data.limit}'} records of at most "
         f"{data.max_tokens} tokens, {data.heldout_per_source} of each source held out",
     )
+    if data.dirt is not None:
+        yield (
+            "",
+            f"planted faults: {_percent(data.dirt.exchanged_fraction)} exchanged responses, "
+            f"{_percent(data.dirt.near_duplicate_fraction)} near-duplicates",
+        )
     yield "score", _score_text(params.score)
     yield "cluster", f"{params.cluster.difficulty_clusters} difficulty clusters"
     yield "select", _select_text(params.select)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.dry_run import describe_run
+from flows.dry_run import describe_comparison, describe_run
 from lead_core.errors import LeadError
 from lead_core.params import load_params
 
@@ -43,6 +43,10 @@ def test_the_shipped_parameters_are_told_line_by_line():
         ),
         (["data.limit=null"], "all records of at most"),
         (["data.limit=50"], "at most 50 records of at most"),
+        (
+            ["data.dirt={exchanged_fraction: 0.12, near_duplicate_fraction: 0.03}"],
+            "planted faults: 12 % exchanged responses, 3 % near-duplicates",
+        ),
         (["train.max_grad_norm=null"], "no clipping"),
         (["train.max_grad_norm=1.5"], "clipping at 1.5"),
     ],
@@ -60,3 +64,22 @@ def test_all_that_names_nothing_is_told_at_once():
     assert [line.partition(":")[0] for line in lines] == [
         *("model.name", "a.jsonl", "docstrings", "b.jsonl")
     ]
+
+
+def test_local_copies_are_what_would_be_read(tmp_path):
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    sources = "[{uri: 'https://example.org/a.jsonl', name: a, local: a.jsonl}]"
+    given = [f"data.sources={sources}", f"data.local_copies={tmp_path}"]
+    assert any(f"a: {tmp_path}/a.jsonl" in line for line in describe(*given))
+
+
+def test_a_comparison_is_told_with_its_trainings_and_where_they_are_kept():
+    overrides = [
+        "compare.selectors=[random, full]",
+        "compare.seeds=[0, 1]",
+        "compare.fewer_seeds={full: 1}",
+        "compare.results=results/mine",
+    ]
+    lines = describe_comparison(load_params(REPOSITORY / "params.yaml", overrides))
+    assert lines[0] == "compare   3 trainings, selectors x seeds: random x 2, full x 1"
+    assert lines[1].strip() == "against random; finished cells kept in results/mine"
