@@ -1,7 +1,7 @@
 """Runs the program inside the sandbox and proves that its last line was reached.
 
-``harness.py NONCE_FD PROOF_FD PROGRAM``, started by `launcher`: a nonce to read, and where to say it when
-the program has run. Leaving early leaves it unsaid, whatever the exit code. Standard library only.
+``harness.py NONCE_FD PROOF_FD PROGRAM``, started by `launcher`: a nonce to read, and where to say it
+when the program has run. Leaving early leaves it unsaid, whatever the exit code. Standard library only.
 """
 
 import sys

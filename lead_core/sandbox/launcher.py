@@ -105,7 +105,10 @@ def leave_for_new_namespaces() -> None:
     """
     user, group = os.geteuid(), os.getegid()
     if user == 0:
-        os.setgroups([])
+        try:
+            os.setgroups([])
+        except OSError as error:
+            raise WallError(f"leaving root's groups: {error.strerror}") from error
     go, ready = os.pipe()
     launcher = os.getpid()
     mapper = os.fork()
