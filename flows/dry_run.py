@@ -57,7 +57,8 @@ def describe_run(params: Params, workspace: Path) -> list[str]:
         *(("evaluate", _task_text(task)) for task in tasks),
         ("download", _downloads(resolved, tasks)),
     ]
-    return [*(f"{name:<9} {text}" for name, text in rows), *_notes(tasks)]
+    allowed = params.evaluate.run_generated_code
+    return [*(f"{name:<9} {text}" for name, text in rows), *_notes(tasks, allowed)]
 
 
 @contextmanager
@@ -154,12 +155,14 @@ def _downloads(resolved: Sequence[Resolved], tasks: Sequence[ResolvedTask]) -> s
     return f"{wanted} (what is not in the local caches)" if wanted else "nothing"
 
 
-def _notes(tasks: Sequence[ResolvedTask]) -> Iterator[str]:
+def _notes(tasks: Sequence[ResolvedTask], run_generated_code: bool) -> Iterator[str]:
     unsafe = ", ".join(task.name for task in tasks if task.runs_code)
-    if unsafe:
+    if unsafe and run_generated_code:
+        yield f"note: {unsafe} runs code that the model writes, isolated; see docs/security.md"
+    elif unsafe:
         safe = ", ".join(task.name for task in tasks if not task.runs_code)
         yield (
-            f"note: {unsafe} runs code that the model writes; that needs an explicit opt-in, which "
-            "does not exist yet, so the evaluate stage refuses it; run the others with "
-            f"--set evaluate.tasks='[{safe}]'"
+            f"note: {unsafe} runs code that the model writes, and the evaluate stage refuses it; allow "
+            "it, isolated, with --set evaluate.run_generated_code=true (docs/security.md), or run the "
+            f"others with --set evaluate.tasks='[{safe}]'"
         )

@@ -33,6 +33,7 @@ from lead_core.evaluation_index import TASKS, check_known, own_tasks, quiet_lm_e
 from lead_core.ledger import CostLedger
 from lead_core.model import ResolvedRuntime, ResponseLoss
 from lead_core.pool import open_heldout
+from lead_core.sandbox import check_isolation
 from lead_core.scoring import response_losses
 from lead_core.statistics import paired_difference
 from lead_core.storage import replaced_directory, write_json, write_jsonl
@@ -52,13 +53,20 @@ class LoadedTasks:
 
 
 def load_tasks(
-    names: Sequence[str], *, pool: Path, tokenizer: Any, folders: Sequence[Path] = (TASKS,)
+    names: Sequence[str],
+    *,
+    pool: Path,
+    tokenizer: Any,
+    run_generated_code: bool = False,
+    folders: Sequence[Path] = (TASKS,),
 ) -> LoadedTasks:
     """Find tasks, groups and tags by name and load their documents; needs no model.
 
     Tasks of ours (YAML files below `folders`) come first: if all are, lm-eval's index of its own
-    14,000, which takes 16 s, is not built. `pool` is the folder with the held-out records. Raises
-    LeadError for an unknown name, with those that are close, and for data that cannot be had.
+    14,000, which takes 16 s, is not built. `pool` is the folder with the held-out records.
+    run_generated_code: let in what runs code that the model wrote, in the sandbox. Raises LeadError for
+    an unknown name, with those that are close, for data that cannot be had, and for code that may not
+    or cannot be run in isolation.
     """
     names = list(dict.fromkeys(names))
     with quiet_lm_eval(), tempfile.TemporaryDirectory() as scratch:
@@ -71,13 +79,19 @@ def load_tasks(
             write_jsonl(documents, _heldout_documents(pool, tokenizer))
         loaded = LoadedTasks({}, {})
         for name in names:
-            found = _load_task(stock_tasks() if name in others else ours, name)
+            manager = stock_tasks() if name in others else ours
+            found = _load_task(manager, name, run_generated_code)
             loaded.tasks.update(found["tasks"])
             loaded.groups.update(found["groups"])
+    if any(getattr(task, "UNSAFE_CODE", False) for task in loaded.tasks.values()):
+        check_isolation()
     return loaded
 
 
-def _load_task(manager: TaskManager, name: str) -> Any:
+def _load_task(manager: TaskManager, name: str, run_generated_code: bool) -> Any:
+    config = manager.task_index[name].cfg or {}
+    if config.get("unsafe_code"):
+        _check_code(name, config.get("metadata"), run_generated_code)
     try:
         found = manager.load([name])
     except (OSError, ValueError, ImportError) as error:
@@ -88,11 +102,20 @@ def _load_task(manager: TaskManager, name: str) -> Any:
         raise LeadError(f"{text}; put what it needs on this machine, or remove it") from error
     for task_name, task in found["tasks"].items():
         if getattr(task, "UNSAFE_CODE", False):
-            raise LeadError(
-                f"params.yaml: evaluate.tasks: {task_name} runs code that the model wrote, and there "
-                "is no sandbox for it here; remove it"
-            )
+            _check_code(task_name, task.get_config("metadata"), run_generated_code)
     return found
+
+
+def _check_code(name: str, metadata: object, run_generated_code: bool) -> None:
+    """Raise LeadError for a task that runs what the model wrote, unless sandboxed and asked for."""
+    problem = f"params.yaml: evaluate.tasks: {name} runs code that the model wrote"
+    if not isinstance(metadata, Mapping) or not metadata.get("sandboxed"):
+        raise LeadError(f"{problem}, and not in our sandbox (humaneval does); remove it")
+    if not run_generated_code:
+        raise LeadError(
+            f"{problem}; set evaluate.run_generated_code to true to run it, each program on its own "
+            "without network, files, settings or rights (docs/security.md), or remove it"
+        )
 
 
 def _heldout_documents(pool: Path, tokenizer: Any) -> Iterator[dict[str, Any]]:
@@ -277,6 +300,7 @@ def _run(
         {"tasks": tasks.tasks, "groups": tasks.groups},
         limit=limit,
         bootstrap_iters=bootstrap_samples,
+        confirm_run_unsafe_code=True,  # load_tasks lets in only what runs in the sandbox, if asked
     )
 
 

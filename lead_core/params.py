@@ -295,6 +295,9 @@ class EvaluateParams(Section):
     """lm-eval over base and tuned model (stage `evaluate`)."""
 
     tasks: tuple[str, ...] = Field(min_length=1, description="lm-eval tasks, groups or tags")
+    run_generated_code: bool = Field(
+        description="let tasks run programs that the model wrote (humaneval), in a sandbox: security.md"
+    )
     limit: int | None = Field(ge=1, description="documents per task; null: all")
     batch_size: int = Field(ge=1, description="lm-eval batch size")
     bootstrap_samples: int = Field(ge=0, description="lm-eval's resamples for standard errors")

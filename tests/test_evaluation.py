@@ -311,11 +311,22 @@ def test_a_task_whose_data_is_not_there_is_one_clear_line(pool, folder, tiny_tok
         load_tasks(["sums_choice"], pool=pool, tokenizer=tiny_tokenizer, folders=(folder,))
 
 
-def test_a_task_that_runs_generated_code_is_refused(pool, folder, tiny_tokenizer):
+def test_a_task_that_runs_generated_code_without_the_sandbox_is_always_refused(
+    pool, folder, tiny_tokenizer
+):
     with (folder / "sums_write.yaml").open("a") as stream:
         stream.write("unsafe_code: true\n")
-    with pytest.raises(LeadError, match="sums_write runs code that the model wrote"):
-        load_tasks(["sums_write"], pool=pool, tokenizer=tiny_tokenizer, folders=(folder,))
+    for allowed in (False, True):
+        with pytest.raises(
+            LeadError, match=r"sums_write runs code that the model wrote, and not in our sandbox"
+        ):
+            load_tasks(
+                ["sums_write"],
+                pool=pool,
+                tokenizer=tiny_tokenizer,
+                run_generated_code=allowed,
+                folders=(folder,),
+            )
 
 
 def test_no_heldout_file_is_one_clear_line(tmp_path, tiny_tokenizer):

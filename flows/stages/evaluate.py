@@ -32,7 +32,12 @@ def evaluate(params: Params, layout: Layout, workspace: Path) -> str:
     check_chain(str(adapter), manifest["adapter_sha256"], adapter_hash(adapter), "train")
     trust = params.model.trust_remote_code
     tokenizer = load_tokenizer(model, trust_remote_code=trust)
-    tasks = load_tasks(params.evaluate.tasks, pool=layout.pool, tokenizer=tokenizer)
+    tasks = load_tasks(
+        params.evaluate.tasks,
+        pool=layout.pool,
+        tokenizer=tokenizer,
+        run_generated_code=params.evaluate.run_generated_code,
+    )
     runtime = resolve_runtime(
         params.runtime.device, params.runtime.threads, params.runtime.precision
     )
