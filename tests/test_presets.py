@@ -140,7 +140,7 @@ def test_the_paper_preset_resolves_everything_and_writes_nothing(tmp_path, monke
         "evaluate  gsm8k_cot, a task, data openai/gsm8k\n",
         "evaluate  tydiqa_goldp, a tag of 9 tasks, data google-research-datasets/tydiqa\n",
         "download  meta-llama/Llama-3.1-8B, WizardLMTeam/WizardLM_evol_instruct_V2_196k, ",
-        "\nnote: humaneval runs code that the model writes, and the evaluate stage refuses it; allow it",
+        "\nnote: humaneval runs code that the model writes, and the evaluate stage refuses it",
     ):
         assert expected in out
 
