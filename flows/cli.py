@@ -285,10 +285,13 @@ def _compare(workspace: Path, jobs: int, *, quiet: bool) -> None:
 
         result = compare_selectors(workspace, jobs)
     if result is None:
-        raise LeadError("no cell of the baseline is finished yet; run `lead compare` again")
-    from lead_core.comparison_table import as_markdown
+        raise LeadError(
+            "neither base model nor baseline are measured yet; run `lead compare` again"
+        )
+    from flows.compare_plan import COMMAND
+    from lead_core.comparison.table import as_markdown
 
-    print(as_markdown(result))
+    print(as_markdown(result, COMMAND))
 
 
 def _show_settings(workspace: Path, overrides: list[str], *, comparison: bool = False) -> None:

@@ -15,80 +15,85 @@ from prefect import flow, get_run_logger
 from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.comparison import Books, keep_finished, open_books, tabulate
+from flows.compare_plan import COMMAND, ComparePlan, open_plan, tabulate
 from flows.pipeline import lock_sources, publish_summary, run_stage
 from flows.process import stop_running
 from flows.reproduce import StageError
 from flows.workspace import hold_workspace
-from lead_core.comparison import COMPARISON_TAG
-from lead_core.comparison_table import Comparison, as_markdown
+from lead_core.comparison.cells import COMPARISON_TAG, Cell
+from lead_core.comparison.kept import Wanted
+from lead_core.comparison.table import ComparisonTable, as_markdown
 from lead_core.errors import LeadError
 from lead_core.tracking import open_run, resolve_settings
+from lead_core.training_state import drop_finished_states
 
 BASE_STAGE = "compare/dvc.yaml:base"
-CELL_STAGE = "compare/dvc.yaml:cell@{cell.selector}-{cell.seed}"
 
 
-def compare_selectors(workspace: Path, jobs: int) -> Comparison | None:
-    """Run the missing cells, `jobs` at a time; return the comparison (None: too few cells).
+def compare_selectors(workspace: Path, jobs: int) -> ComparisonTable | None:
+    """Run the missing cells, `jobs` at a time; return the table (None: too few cells).
 
-    Raises LeadError for the first cell that failed, after the others are done and kept.
+    Raises LeadError when cells failed, after the others are done and kept.
     """
     runner: Any = ThreadPoolTaskRunner(max_workers=jobs)  # its own type is narrower than asked for
     return compare_pipeline.with_options(task_runner=runner)(workspace)
 
 
 @flow(name="lead-compare")
-def compare_pipeline(workspace: Path) -> Comparison | None:
+def compare_pipeline(workspace: Path) -> ComparisonTable | None:
     """Bring the comparison of `workspace` up to date; its jobs are those of the task runner."""
     with hold_workspace(workspace) as lock:
         lock_sources(workspace)
+        drop_finished_states(workspace)  # cells leave that to us: others may run beside them
         run_stage.with_options(name="prepare")(workspace, "prepare", False, lock)
-        books = open_books(workspace)
-        keep_finished(books)
-        missing = books.missing()
-        get_run_logger().info("%d of %d cells to compute", len(missing), len(books.cells))
-        failure: LeadError | None = None
-        if missing or books.base_missing():
-            _record(books, None)  # the parent, before its children
-            failure = _run_missing(books, lock)
-        result = tabulate(books)
-        _record(books, result)
-        if result is not None:
-            publish_summary(as_markdown(result), key="lead-comparison")
-        if failure is None and (left := books.missing()):
-            failure = LeadError(
-                f"{len(left)} cells were computed with other parameters than params.yaml had at the "
-                "start; run `lead compare` again"
-            )
-        if failure is not None:
-            raise failure
-    return result
+        plan = open_plan(workspace)
+        missing = plan.missing()
+        get_run_logger().info("%d of %d cells to compute", len(missing), len(plan.cells))
+        failures: list[str] = []
+        if missing or plan.base_missing():
+            _record(plan, None)  # the parent, before its children
+            failures = _run_missing(plan, missing, lock)
+        table = tabulate(plan)
+        _record(plan, table)
+        if table is not None:
+            publish_summary(as_markdown(table, COMMAND), key="lead-comparison")
+        if failures:
+            raise LeadError("\n".join([*failures, "run `lead compare` again for what is missing"]))
+    return table
 
 
-def _run_missing(books: Books, lock: int) -> LeadError | None:
-    """Compute what is missing; return the first failure, if any."""
+def stage_of(cell: Cell) -> str:
+    """Return the name of a cell's stage, as DVC addresses it."""
+    return f"compare/dvc.yaml:cell@{cell.selector}-{cell.seed}"
+
+
+def _run_missing(plan: ComparePlan, missing: list[Wanted], lock: int) -> list[str]:
+    """Compute what is missing and keep it; return a line for each thing that failed."""
     for stage in ("score", "cluster"):
-        run_stage.with_options(name=stage)(books.workspace, stage, False, lock)
-    stages = [BASE_STAGE] if books.base_missing() else []
-    stages += [CELL_STAGE.format(cell=cell) for cell in books.missing()]
-    failure: LeadError | None = None
+        run_stage.with_options(name=stage)(plan.workspace, stage, False, lock)
+    failures: list[str] = []
+    if plan.base_missing():
+        run_stage.with_options(name="base")(plan.workspace, BASE_STAGE, False, lock)
+        plan.keep_base()
     with _stopped_whole():
-        futures: list[PrefectFuture] = [
-            run_stage.with_options(name=stage.rpartition(":")[2]).submit(
-                books.workspace, stage, False, lock
-            )
-            for stage in stages
-        ]
-        for done, future in enumerate(as_completed(futures), start=1):
+        started: dict[PrefectFuture[Any], Wanted] = {
+            run_stage.with_options(name=wanted.cell.name).submit(
+                plan.workspace, stage_of(wanted.cell), False, lock
+            ): wanted
+            for wanted in missing
+        }
+        for done, future in enumerate(as_completed(list(started)), start=1):
+            wanted = started[future]
             try:
                 future.result()
+                plan.keep(wanted)
+                tabulate(plan)
             except StageError as error:
-                failure = failure or error.without_log()
-            keep_finished(books)
-            tabulate(books)
-            get_run_logger().info("%d of %d done", done, len(futures))
-    return failure
+                failures.append(error.line)
+            except LeadError as error:
+                failures.append(str(error))
+            get_run_logger().info("%s: %d of %d done", wanted.cell.name, done, len(started))
+    return failures
 
 
 @contextlib.contextmanager
@@ -101,20 +106,20 @@ def _stopped_whole() -> Iterator[None]:
         raise
 
 
-def _record(books: Books, result: Comparison | None) -> None:
+def _record(plan: ComparePlan, table: ComparisonTable | None) -> None:
     """Open the comparison's MLflow run, the parent of its cells' runs; give it what was found."""
-    tracking = books.params.tracking
+    tracking = plan.params.tracking
     with open_run(
-        resolve_settings(books.workspace, tracking.uri, tracking.experiment),
-        name=f"comparison of {len(books.params.compare.selectors)} selectors",
-        key={COMPARISON_TAG: books.comparison},
+        resolve_settings(plan.workspace, tracking.uri, tracking.experiment),
+        name=f"comparison of {len(plan.params.compare.selectors)} selectors",
+        key={COMPARISON_TAG: plan.kept.comparison},
         tags={"lead.stage": "compare"},
-        params={"compare": books.params.compare.model_dump(mode="json")},
+        params={"compare": plan.params.compare.model_dump(mode="json")},
     ) as run:
-        if result is None:
+        if table is None:
             return
-        run.log_metrics({"compare/heldout_loss.base": result.base_loss})
-        for row in result.rows:
+        run.log_metrics({"compare/heldout_loss.base": table.base_loss})
+        for row in table.rows:
             run.log_metrics({f"compare/heldout_loss/{row.selector}": row.loss})
-        for path in sorted(books.folder.glob("comparison*")):
+        for path in sorted(plan.kept.folder.glob("comparison*")):
             run.log_artifact(path)

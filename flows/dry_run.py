@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lead_core.comparison import planned_cells
+from lead_core.comparison.cells import planned_cells
 from lead_core.errors import LeadError
 from lead_core.params import Params, ScoreParams, SelectParams, TrainParams
 from lead_core.resolution import Resolved, resolve_model_name, resolve_source
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def describe_comparison(params: Params) -> list[str]:
     """Return the cells that a comparison would want as lines for people."""
-    compare, cells = params.compare, planned_cells(params)
+    compare = params.compare
+    cells = planned_cells(compare.selectors, compare.seeds, compare.fewer_seeds)
     counts = Counter(cell.selector for cell in cells)
     lines = [f"{name} x {counts[name]}" for name in compare.selectors]
     return [

@@ -49,6 +49,11 @@ class CheckpointStore:
         self._attempt = 0
         self._forget_logs()
 
+    @property
+    def attempt(self) -> int:
+        """How often this training was started, this time included; 0 before `begin_attempt`."""
+        return self._attempt
+
     def append(self, log: str, rows: Iterable[dict[str, Any]]) -> None:
         """Append `rows` to a log; they count once a later `save` refers to them."""
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -11,31 +11,32 @@ import numpy as np
 import pandas as pd
 
 from lead_core.errors import LeadError
-from lead_core.model import ResolvedRuntime, ResponseLoss
+from lead_core.ledger import CostLedger, count_forwards
+from lead_core.model import ResolvedRuntime, ResponseLoss, decoder_of
 from lead_core.pool import Pool
 from lead_core.scoring import response_losses
 
 
 def heldout_frame(
     model: Any, heldout: Pool, *, runtime: ResolvedRuntime, pad_id: int, batch_size: int
-) -> pd.DataFrame:
-    """Return `source` and `loss` (nats per response token) of every held-out record.
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return `source` and `loss` (nats per response token) of every held-out record, and the cost.
 
-    Raises LeadError when nothing is held out or a loss is no finite number.
+    The cost: `sequences` and `tokens` forwarded, counted on the model itself. Raises LeadError when a
+    loss is no finite number.
     """
-    if not len(heldout):
-        raise LeadError(
-            "a comparison needs held-out records; set data.heldout_per_source to at least 1"
-        )
     samples = heldout.encoded(range(len(heldout)))
     longest = max(len(sample.input_ids) for sample in samples)
-    losses = response_losses(
-        ResponseLoss(model, runtime), samples, pad_id=pad_id, batch_tokens=batch_size * longest
-    )
+    loss, ledger = ResponseLoss(model, runtime).eval(), CostLedger()
+    handle = count_forwards(decoder_of(model), ledger)
+    with ledger.charged_to("evaluation"):
+        losses = response_losses(loss, samples, pad_id=pad_id, batch_tokens=batch_size * longest)
+    handle.remove()
     bad = heldout.ids[~np.isfinite(losses)]
     if len(bad):
         raise LeadError(
             f"the loss of {len(bad)} held-out records is not a finite number (the first: {bad[0]}); "
             "lower train.learning_rate in params.yaml"
         )
-    return pd.DataFrame({"source": heldout.sources, "loss": losses})
+    frame = pd.DataFrame({"source": heldout.sources, "loss": losses})
+    return frame, ledger.as_dict()["evaluation"]

@@ -334,11 +334,24 @@ class CompareParams(Section):
             raise ValueError(
                 f"selectors must be of {', '.join(sorted(SELECTORS))}, got {', '.join(unknown)}"
             )
+        for name, values in (("selectors", self.selectors), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} must name each one once, got {list(values)}")
         if self.baseline not in self.selectors:
-            raise ValueError(f"baseline {self.baseline!r} must be one of selectors")
-        strange = sorted(set(self.fewer_seeds) - set(self.selectors))
+            raise ValueError(f"baseline must be one of selectors, got {self.baseline!r}")
+        others = set(self.selectors) - {self.baseline}
+        strange = sorted(set(self.fewer_seeds) - others)
         if strange:
-            raise ValueError(f"fewer_seeds names {', '.join(strange)}, not among selectors")
+            raise ValueError(
+                f"fewer_seeds must name selectors other than the baseline, got {', '.join(strange)}"
+            )
+        if any(count > len(self.seeds) for count in self.fewer_seeds.values()):
+            raise ValueError(
+                f"fewer_seeds must be at most {len(self.seeds)}, the number of seeds, got "
+                f"{self.fewer_seeds}"
+            )
+        if self.results and (Path(self.results).is_absolute() or ".." in Path(self.results).parts):
+            raise ValueError(f"results must be a path inside the workspace, got {self.results!r}")
         return self
 
 

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from flows.stages import COMPARISON_STAGES, STAGES
-from lead_core.params import Params, SelectParams
+from lead_core.comparison.identity import SHARED, TRAINED
+from lead_core.params import Params
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*ROOT.glob("lead_core/**/*.py"), *ROOT.glob("flows/**/*.py")])
@@ -20,7 +21,7 @@ OWNERS = {
     "flows": ("flows/", "tests/"),
 }
 # What these do changes what people see, never what a stage computes.
-NOT_COMPUTING = {"errors", "params", "progress", "storage", "training_state"}
+NOT_COMPUTING = {"errors", "origin", "params", "progress", "storage", "training_state"}
 
 
 def imports_of(path: Path) -> set[str]:
@@ -120,9 +121,18 @@ def test_every_section_of_the_params_belongs_to_a_stage():
     assert set(Params.model_fields) - used == {"tracking"}, "tracking is never part of a result"
 
 
-def test_a_comparison_cell_depends_on_every_parameter_of_training_but_its_own_selector():
-    """`seed` is the data's there; the selector and the training's seed are the matrix."""
-    pipeline, cell = stages_in("dvc.yaml")["train"], stages_in("compare/dvc.yaml")["cell"]
-    select = [f"select.{name}" for name in SelectParams.model_fields if name != "selector"]
-    wanted = {*pipeline["params"], *select} - {"select"}
-    assert wanted <= set(cell["params"])
+def test_a_comparison_cell_depends_on_every_parameter_that_decides_its_numbers():
+    """`seed` is the data's there; the selector and the training's seed are the matrix.
+
+    Scoring and clustering reach a cell as files, and DVC sees those.
+    """
+    declared = set(stages_in("compare/dvc.yaml")["cell"]["params"])
+    sections = [Params.model_fields[name].annotation.model_fields for name in TRAINED]
+    keys = {
+        f"{name}.{key}" for name, fields in zip(TRAINED, sections, strict=True) for key in fields
+    }
+    keys -= {"select.selector"}
+    missing = sorted(k for k in keys if k not in declared and k.partition(".")[0] not in declared)
+    assert missing == []
+    assert "seed" in declared
+    assert set(SHARED) - set(TRAINED) == {"score", "cluster"}

@@ -1,14 +1,7 @@
 import numpy as np
-import pytest
 
-from lead_core.comparison_plots import (
-    arms_plot,
-    cost_plot,
-    differences_plot,
-    throughput,
-    total_seconds,
-)
-from lead_core.comparison_table import compare
+from lead_core.comparison.plots import arms_plot, cost_plot, differences_plot
+from lead_core.comparison.table import tabulate_cells
 
 PNG = b"\x89PNG\r\n"
 
@@ -28,16 +21,19 @@ def cells(
             "visits": 160,
             "distinct": 150,
             "steps": 10,
+            "measured": {},
+            "inputs": {"scores_sha256": "s"},
             "tokens": 16_000,
             "ledger": {
                 "offline": {"sequences": 4000, "tokens": 300_000},
                 "selection": {"sequences": selection, "tokens": 100 * selection},
                 "training": {"sequences": 160, "tokens": 16_000},
+                "evaluation": {"sequences": 192, "tokens": 19_000},
             },
             "planted": {"exchanged": {"pool": 240, "visits": 20 + 5 * number, "distinct": 20}},
             "record": [{"probabilities": row} for row in probabilities],
             "curve": [{"tokens": 4000 * i, "loss": loss + 0.1 / i} for i in (1, 2, 3)],
-            "provenance": {"seconds": {"offline": 600.0, "training": seconds}},
+            "origin": {"seconds": {"offline": 600.0, "training": seconds}},
         }
         for number in range(n)
     ]
@@ -55,8 +51,8 @@ def some_cells() -> list[dict]:
 
 
 def found(some):
-    base = {"heldout": {"macro": 1.555, "records": 192}}
-    return compare(some, base, baseline="random", pool_records=2000)
+    base = {"comparison": "c", "measured": {}, "heldout": {"macro": 1.555, "records": 192}}
+    return tabulate_cells(some, base, baseline="random", pool_records=2000, wanted=len(some))
 
 
 def test_pictures_are_made_of_whatever_cells_there_are():
@@ -77,16 +73,7 @@ def test_equal_cells_give_equal_bytes():
     assert differences_plot(found(some), some) == differences_plot(found(some), some)
 
 
-def test_seconds_are_tokens_over_the_median_throughput_of_all_cells():
-    """Medians of 16,000 tokens in 80, 100 and 50 s: 200 tokens/s; offline 300,000 in 600 s: 500."""
-    some = [
-        *cells("random", 1.4, 1),
-        *cells("lead", 1.4, 1, seconds=100.0),
-        *cells("iterative", 1.4, 1, seconds=50.0),
-    ]
-    speed = throughput(some)
-    assert speed == {"forward": 500.0, "training": 200.0}
-    seconds = {row.selector: total_seconds(row, speed) for row in found(some).rows}
-    assert seconds["random"] == pytest.approx(80)  # it reads no scores
-    assert seconds["lead"] == pytest.approx(600 + 80)
-    assert seconds["iterative"] == pytest.approx(600 + 4000 + 80)
+def test_without_times_only_the_curves_are_drawn():
+    some = [{**cell, "origin": {}} for cell in some_cells()]
+    assert cost_plot(found(some), some) != cost_plot(found(some_cells()), some_cells())
+    assert cost_plot(found(some), some).startswith(PNG)

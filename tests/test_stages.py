@@ -333,9 +333,10 @@ def test_a_comparison_computes_each_cell_once_and_agrees_with_the_pipeline(works
     assert "| `lead` | 1 |" in first
     assert "| `random` | 1 |" in first
     assert "2 of 2 cells to compute" in first
-    kept = hashes(copy / "artifacts/compare/cells")
-    cell_file = next((copy / "artifacts/compare/cells").rglob("lead-seed0.*.json"))
+    cell_file = next((copy / "artifacts/compare").glob("*/cells/lead-seed0.*.json"))
     cell = json.loads(cell_file.read_text())
+    kept = hashes(cell_file.parent)
+    assert cell["origin"]["seconds"]["training"] > 0
     evaluated = json.loads((workspace / "artifacts/eval/results.json").read_text())
     tuned = evaluated["tasks"]["lead_heldout"]["tuned"]["loss_macro"]
     assert cell["heldout"]["macro"] == pytest.approx(tuned, abs=1e-6)
@@ -357,4 +358,9 @@ def test_a_comparison_computes_each_cell_once_and_agrees_with_the_pipeline(works
     shutil.rmtree(copy / "artifacts/compare/random-seed0")
     again = call(copy, "lead", *options)
     assert "0 of 2 cells to compute" in again
-    assert hashes(copy / "artifacts/compare/cells") == kept
+    assert hashes(cell_file.parent) == kept
+    other = call(copy, "lead", *options, "--set", "train.learning_rate=0.002")
+    assert "2 of 2 cells to compute" in other
+    assert "| `lead` | 1 |" in other
+    assert hashes(cell_file.parent) == kept
+    assert len(list((copy / "artifacts/compare").glob("*/comparison.md"))) == 2

@@ -16,6 +16,7 @@ from lead_core.model import ResponseLoss, decoder_of, load_model, resolve_runtim
 from lead_core.params import Params
 from lead_core.pool import open_pool
 from lead_core.scoring import score_pool
+from lead_core.storage import append_jsonl
 from lead_core.warmup import WarmupSettings, warm_up
 
 
@@ -74,6 +75,13 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
         pool_sha256=manifest["pool_sha256"],
         model_sha256=model.sha256,
         ledger=ledger.as_dict(),
+    )
+    # Only of the forwards, and named by what they gave: the stage's own row holds loading too.
+    scores_sha256 = read_manifest(layout.scores, "score")["scores_sha256"]
+    seconds = round(ledger.seconds["offline"], 3)
+    append_jsonl(
+        layout.scores.parent / "timings.jsonl",
+        {"stage": "score", "scores_sha256": scores_sha256, "offline_seconds": seconds},
     )
     aside = Counter(reason for reason in scores.set_aside() if reason)
     set_aside = ", ".join(f"{n} {reason}" for reason, n in sorted(aside.items())) or "none"

@@ -469,6 +469,7 @@ def _note_times(layout: Layout, loop: RoundLoop, recorder: _Recorder, seconds: f
         layout.train / "timings.jsonl",
         {
             "stage": "train",
+            "attempt": loop.store.attempt,  # above 1, the seconds are those of its last part
             "seconds": round(seconds, 3),
             "rounds_seconds": round(recorder.seconds, 3),
             "ledger_seconds": {k: round(v, 3) for k, v in loop.ledger.seconds.items()},

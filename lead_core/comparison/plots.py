@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from lead_core.comparison_table import Comparison, Row
+from lead_core.comparison.table import ComparisonTable, Record, Row
 from lead_core.plots import DARK, INK, LIGHT, RULE, SHADES, mark_whole_rounds, render_png
 from lead_core.selectors import get_selector
 
-Cells = Sequence[Mapping[str, Any]]
+Cells = Sequence[Record]
 
 # Told apart without colour: the dash and the marker differ.
 LINES: tuple[dict[str, Any], ...] = (
@@ -28,7 +28,7 @@ LINES: tuple[dict[str, Any], ...] = (
 )
 
 
-def differences_plot(found: Comparison, cells: Cells) -> bytes:
+def differences_plot(found: ComparisonTable, cells: Cells) -> bytes:
     """Draw each selector's paired difference to the baseline, its seeds, and the faults it picked."""
     rows = [row for row in found.rows if row.versus is not None]
     against = {c["seed"]: c["heldout"]["macro"] for c in cells if c["selector"] == found.baseline}
@@ -65,7 +65,7 @@ def _draw_interval(axes: Axes, place: float, row: Row) -> None:
 
 
 def _draw_faults(
-    axes: Axes, found: Comparison, rows: Sequence[Row], places: np.ndarray, kind: str
+    axes: Axes, found: ComparisonTable, rows: Sequence[Row], places: np.ndarray, kind: str
 ) -> None:
     axes.barh(places, [100 * row.picked[kind] for row in rows], height=0.55, color=LIGHT)
     axes.axvline(100 * found.pool_faults[kind], color=INK, linewidth=1, linestyle="--")
@@ -76,34 +76,33 @@ def _draw_faults(
     )
 
 
-def cost_plot(found: Comparison, cells: Cells) -> bytes:
-    """Draw held-out loss against training tokens, and the result against total seconds.
-
-    Seconds are tokens over the median throughput of all cells, so that a busy machine does not
-    favour anybody; they include the offline pass for rules that read it.
-    """
-    speed = throughput(cells)
-    curves = [row for row in found.rows if _curve(cells, row.selector)]
-    shown = _few(curves, found.baseline)
+def cost_plot(found: ComparisonTable, cells: Cells) -> bytes:
+    """Draw held-out loss against training tokens, and the result against seconds where known."""
+    shown = _few([row for row in found.rows if _curve(cells, row.selector)], found.baseline)
+    timed = [(row, row.seconds) for row in found.rows if row.seconds is not None]
 
     def draw(figure: Figure) -> None:
-        tokens, seconds = figure.subplots(1, 2)
+        panels = figure.subplots(1, 2 if timed else 1, squeeze=False)[0]
+        tokens = panels[0]
         for row, style in zip(shown, LINES, strict=False):
             points = _curve(cells, row.selector)
             tokens.plot(*zip(*points, strict=True), label=row.selector, ms=4, **style)
-        _log_axis(tokens)
+        if shown:
+            _log_axis(tokens)
+            figure.legend(loc="outside lower left", ncols=3)
         tokens.set(
             xlabel="training tokens",
             ylabel="loss (nats per response token)",
             title="During training (some held-out records)",
         )
-        figure.legend(loc="outside lower left", ncols=3)
+        if not timed:
+            return
+        seconds = panels[1]
         seconds.axhline(found.base_loss, color=INK, linewidth=0.8, linestyle="--")
-        for row in found.rows:
-            x = total_seconds(row, speed)
-            seconds.errorbar(x, row.loss, yerr=row.spread or 0, fmt="o", color=DARK, ms=4, lw=1)
+        for row, spent in timed:
+            seconds.errorbar(spent, row.loss, yerr=row.spread or 0, fmt="o", color=DARK, ms=4, lw=1)
         _log_axis(seconds)
-        _label_beside(seconds, [(total_seconds(r, speed), r.loss, r.selector) for r in found.rows])
+        _label_beside(seconds, [(spent, row.loss, row.selector) for row, spent in timed])
         seconds.set(
             xlabel="seconds in all, offline pass included",
             title="At the end (all of them; dashed: base)",
@@ -141,24 +140,6 @@ def _log_axis(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.tick_params(axis="x", labelrotation=30)
-
-
-def throughput(cells: Cells) -> dict[str, float]:
-    """Return median tokens per second: of forward passes (`forward`) and of `training`."""
-    speeds: dict[str, list[float]] = {"forward": [], "training": []}
-    for cell in cells:
-        spent = cell["provenance"].get("seconds", {})
-        if spent.get("offline"):
-            speeds["forward"].append(cell["ledger"]["offline"]["tokens"] / spent["offline"])
-        if spent.get("training"):
-            speeds["training"].append(cell["tokens"] / spent["training"])
-    return {name: statistics.median(values or [1.0]) for name, values in speeds.items()}
-
-
-def total_seconds(row: Row, speed: Mapping[str, float]) -> float:
-    """Return what one training by this rule costs in all, evaluation left out."""
-    forwarded = row.tokens["offline"] + row.tokens["selection"]
-    return forwarded / speed["forward"] + row.tokens["training"] / speed["training"]
 
 
 def _curve(cells: Cells, selector: str) -> list[tuple[float, float]]:

@@ -1,0 +1,37 @@
+"""A cell of a comparison: one training by one selector with one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+BASE = "base"  # the untuned model: no selector and no seed
+COMPARISON_TAG = "lead.comparison"  # of MLflow runs
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a comparison."""
+
+    selector: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Return the name of its folder and file."""
+        return f"{self.selector}-seed{self.seed}"
+
+
+def planned_cells(
+    selectors: Sequence[str], seeds: Sequence[int], fewer_seeds: Mapping[str, int]
+) -> list[Cell]:
+    """Return every selector with every seed, or with the first `fewer_seeds` of them.
+
+    The first seeds of all selectors come first, so that a comparison cut short is still a fair one.
+    """
+    return [
+        Cell(name, seed)
+        for place, seed in enumerate(seeds)
+        for name in selectors
+        if place < fewer_seeds.get(name, len(seeds))
+    ]
