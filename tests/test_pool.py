@@ -51,6 +51,8 @@ def prepared(folder, tokenizer, files, **changes):
         "limit": None,
         "max_tokens": 200,
         "heldout_per_source": 0,
+        "benchmarks": None,
+        "remove_contaminated": True,
         "dirt": None,
         "seed": 0,
         "tokenizer": tokenizer,

@@ -315,7 +315,7 @@ def test_a_cut_parquet_file_is_refused_in_one_line(tmp_path):
 def test_an_empty_file_is_an_error(tmp_path, name, content):
     content = gzip.compress(content) if name.endswith("gz") else content
     with pytest.raises(
-        LeadError, match=f"^{name} holds no records; remove it from data.sources or fill"
+        LeadError, match=f"^{name} holds no records; remove it from params.yaml or fill"
     ):
         read(tmp_path, name, content)
 

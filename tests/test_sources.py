@@ -86,8 +86,8 @@ def test_a_file_name_with_brackets_is_no_glob(workspace):
         ("data/notes.txt", "data/notes.txt: the format is not known by this name; expected one of"),
         ("nope://x/a.jsonl", "nope://x/a.jsonl: Protocol not known: nope"),
         ("s3://bucket/a.jsonl", "s3://bucket/a.jsonl: Install s3fs to access S3; pip install"),
-        ("memory://nope.jsonl", "memory://nope.jsonl: no such file; check data.sources"),
-        ("memory://nope/*.jsonl", "memory://nope/*.jsonl: nothing matches; check data.sources"),
+        ("memory://nope.jsonl", "memory://nope.jsonl: no such file; check its entry"),
+        ("memory://nope/*.jsonl", "memory://nope/*.jsonl: nothing matches; check its entry"),
         ("hf://owner/name", "hf://owner/name: expected hf://owner/name?split=train"),
         (
             "hf://owner/name?split=a&token=b",
@@ -96,7 +96,7 @@ def test_a_file_name_with_brackets_is_no_glob(workspace):
         ("hf://a/b/c?split=train", "hf://a/b/c?split=train: expected hf://owner/name?split=train"),
         (
             "hf:///nope?split=train",
-            "hf:///nope?split=train: no such folder /nope; check data.sources",
+            "hf:///nope?split=train: no such folder /nope; check its entry",
         ),
         ("docstrings://", "docstrings://: expected packages, as in docstrings://stdlib,numpy"),
         (
@@ -177,7 +177,7 @@ def test_http_files_are_read_and_their_secrets_never_shown(workspace, server):
     ("path", "kind", "message"),
     [
         ("secret.jsonl", LeadError, "access refused; check your credentials for this store"),
-        ("nope.jsonl", LeadError, "no such file; check data.sources"),
+        ("nope.jsonl", LeadError, "no such file; check its entry"),
         ("broken.jsonl", TransientError, "could not be read (ClientResponseError); try again"),
     ],
 )
