@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lead_core.artifacts import Layout, check_chain, read_clusters, read_manifest, read_scores
-from lead_core.contamination import Check, read_check
+from lead_core.benchmark_check import Check, read_check
 from lead_core.errors import LeadError
 from lead_core.pool import Pool, open_pool
 from lead_core.storage import read_json

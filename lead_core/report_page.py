@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from lead_core.contamination import Check
+from lead_core.benchmark_check import Check
 from lead_core.plots import Plot
 from lead_core.report_data import FinishedRun
 from lead_core.tracking_names import redact

@@ -243,7 +243,7 @@ def test_a_dataset_folder_is_read_as_from_the_hub(workspace, dataset_cache):
     assert [record.value for record in records] == ROWS[:2]
     assert {(r.source, r.file, r.line) for r in records} == {("set", f"hf://{folder}", None)}
     with pytest.raises(
-        LeadError, match=r'Unknown split "nope"\. Should be one of \[.*\].; check data'
+        LeadError, match=r'Unknown split "nope"\. Should be one of \[.*\].; check its entry'
     ):
         read(f"hf://{folder}?split=nope", workspace)
 
@@ -252,7 +252,7 @@ def test_a_dataset_file_that_cannot_be_read_is_told_in_one_line(workspace, datas
     folder = workspace / "set"
     folder.mkdir()
     (folder / "train.jsonl").write_text('{"question": \n{nope')
-    with pytest.raises(LeadError, match=r"JSON parse error.*check data\.sources"):
+    with pytest.raises(LeadError, match=r"JSON parse error.*check its entry"):
         read(f"hf://{folder}?split=train", workspace)
 
 

@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow as pa
 
 from lead_core.artifacts import Layout, write_clusters, write_scores
+from lead_core.benchmark_check import BenchmarkCheck, Check, write_check
 from lead_core.chat import encode
 from lead_core.clustering import Clusters
-from lead_core.contamination import BenchmarkCheck, Check, write_check
 from lead_core.scoring import Scores
 from lead_core.storage import sha256_file, sha256_json, write_json, write_jsonl
 

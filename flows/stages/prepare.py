@@ -8,9 +8,10 @@ from typing import Any
 
 from lead_core.artifacts import Layout
 from lead_core.assets import resolve_model
+from lead_core.benchmark_check import Check, check_lines, write_check
 from lead_core.benchmarks import read_texts, unchecked_tasks
 from lead_core.chat import load_tokenizer
-from lead_core.contamination import Check, check_lines, count_contaminated, write_check
+from lead_core.contamination import count_contaminated
 from lead_core.decontamination import BenchmarkIndex, Thresholds, build_index
 from lead_core.dirt import Kind
 from lead_core.lock import LOCK_FILE, check_lock, locked_benchmarks, read_lock
