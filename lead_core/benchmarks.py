@@ -14,7 +14,7 @@ from lead_core.errors import LeadError
 from lead_core.params import AUTO, BenchmarkParams
 from lead_core.sources import read_source
 
-_OURS = "lead_"  # tasks over the pool's own held-out records: there is nothing to check
+_OURS = "lead_heldout"  # over the pool's own held-out records: there is nothing to check
 
 _QUESTION_FIELDS = ("question", "problem", "instruction", "prompt", "query", "input", "text")
 _CHOICE_FIELDS = ("choices", "options")

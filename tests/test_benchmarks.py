@@ -30,7 +30,7 @@ def checked(against, tasks):
 @pytest.mark.parametrize(
     ("tasks", "names"),
     [
-        (["lead_heldout", "lead_choices"], []),
+        (["lead_heldout", "lead_heldout_choice"], []),
         (["gsm8k", "gsm8k_cot", "lead_heldout"], ["gsm8k"]),
         (["mmlu", "gsm8k_cot", "tydiqa_goldp", "humaneval"], ["mmlu", "gsm8k", "tydiqa", "humaneval"]),
         (["mmlu_professional_law", "mmlu_stem", "mmlu_flan_n_shot_generative"], ["mmlu"]),
