@@ -51,7 +51,7 @@ def _fail(text: str, exit_code: int) -> None:
 
 @app.command()
 def lock() -> None:
-    """Record what the sources and the model are, by hash, in sources.lock.json.
+    """Record what sources, benchmarks and model are, by hash, in sources.lock.json.
 
     DVC sees them only through that file. `lead run` does this first; do it by hand before
     `dvc repro`.

@@ -37,6 +37,7 @@ class Layout:
     """Where each stage writes, below one workspace."""
 
     pool: Path
+    decontamination: Path
     scores: Path
     clusters: Path
     train: Path
@@ -50,6 +51,7 @@ class Layout:
         run = run or root
         return cls(
             pool=root / "pool",
+            decontamination=root / "decontamination.json",
             scores=root / "scores",
             clusters=root / "clusters",
             train=run / "train",

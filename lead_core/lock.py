@@ -1,4 +1,4 @@
-"""`sources.lock.json`: what the sources and the model are, by hash, so that DVC sees them change.
+"""`sources.lock.json`: what sources, benchmarks and model are, by hash, so that DVC sees them change.
 
 A glob, URL or hub id in `params.yaml` is only a name; editing what is behind it would leave the
 pipeline "up to date". The stages depend on the lock instead, and refuse to run when it is stale.
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lead_core.assets import resolve_model
+from lead_core.benchmarks import Benchmark, benchmarks_to_check, way_out
 from lead_core.errors import LeadError, TransientError
 from lead_core.mining import package_version
-from lead_core.params import Params, SourceParams
+from lead_core.params import Params
 from lead_core.sources import (
     DOCSTRINGS,
     HUB,
@@ -30,7 +31,7 @@ from lead_core.sources import (
 from lead_core.storage import json_text, read_json, sha256_file, write_text
 
 LOCK_FILE = "sources.lock.json"
-PARTS = frozenset({"sources", "model"})
+PARTS = frozenset({"sources", "model", "benchmarks"})
 _NEXT = "run `lead lock`"
 
 
@@ -42,7 +43,10 @@ def build_lock(params: Params, workspace: Path) -> dict[str, Any]:
     return {
         "schema": 1,
         "model": _lock_model(params),
-        "sources": [_lock_source(source, workspace) for source in params.data.read_from],
+        "sources": [
+            _lock_source(source.uri, source.name, workspace) for source in params.data.read_from
+        ],
+        "benchmarks": [_lock_benchmark(each, workspace) for each in locked_benchmarks(params)],
     }
 
 
@@ -68,15 +72,28 @@ def check_lock(
 ) -> None:
     """Raise LeadError, naming what differs, unless `lock` still describes what is there.
 
-    `parts`: ``sources``, ``model`` or both. Asks no server: remote sources are compared with the
-    cached copies that the lock names, hub data sets are pinned by their commit.
+    `parts`: some of `PARTS`. Asks no server: remote files are compared with the cached copies that the
+    lock names, hub data sets are pinned by their commit.
     """
     if "sources" in parts:
-        _check_sources(lock["sources"], params.data.read_from, workspace)
+        named = [(source.uri, source.name) for source in params.data.read_from]
+        _check_entries("data.sources", lock["sources"], named, workspace)
+    if "benchmarks" in parts:
+        named = [(benchmark.uri, benchmark.name) for benchmark in locked_benchmarks(params)]
+        _check_entries(
+            "what data.decontaminate.against comes to", lock["benchmarks"], named, workspace
+        )
     if "model" in parts and lock["model"] != (current := _lock_model(params)):
         was = lock["model"]["name"]
         changed = "its files changed" if was == current["name"] else f"it was {was}"
         raise LeadError(f"model {current['name']} is not the locked one: {changed}; {_NEXT}")
+
+
+def locked_benchmarks(params: Params) -> tuple[Benchmark, ...]:
+    """Return what the pool is checked against, in the order of the lock."""
+    if params.data.decontaminate is None:
+        return ()
+    return benchmarks_to_check(params.data.decontaminate.against, params.evaluate.tasks)
 
 
 def _lock_model(params: Params) -> dict[str, Any]:
@@ -84,20 +101,32 @@ def _lock_model(params: Params) -> dict[str, Any]:
     return {"name": model.name, "revision": model.revision, "sha256": model.sha256}
 
 
-def _lock_source(source: SourceParams, workspace: Path) -> dict[str, Any]:
-    entry: dict[str, Any] = {"uri": redact(source.uri), "name": source.name}
-    if source.uri.startswith(DOCSTRINGS):
-        packages = docstring_packages(source.uri)
+def _lock_benchmark(benchmark: Benchmark, workspace: Path) -> dict[str, Any]:
+    try:
+        return _lock_source(benchmark.uri, benchmark.name, workspace)
+    except LeadError as error:
+        if not (benchmark.automatic and benchmark.name):
+            raise
+        raise type(error)(
+            f"data.decontaminate: the pool cannot be checked against {benchmark.name}: {error}; or "
+            f"{way_out(benchmark.name)}"
+        ) from error
+
+
+def _lock_source(uri: str, name: str | None, workspace: Path) -> dict[str, Any]:
+    entry: dict[str, Any] = {"uri": redact(uri), "name": name}
+    if uri.startswith(DOCSTRINGS):
+        packages = docstring_packages(uri)
         return {**entry, "packages": {package: package_version(package) for package in packages}}
-    if source.uri.startswith(HUB):
-        hub = parse_hub_uri(source.uri)
+    if uri.startswith(HUB):
+        hub = parse_hub_uri(uri)
         if not hub.is_local:
-            return {**entry, "hub": {"commit": _hub_commit(source.uri, hub)}}
+            return {**entry, "hub": {"commit": _hub_commit(uri, hub)}}
         return {
             **entry,
-            "files": [_lock_file(file) for file in _folder_files(source.uri, hub, workspace)],
+            "files": [_lock_file(file) for file in _folder_files(uri, hub, workspace)],
         }
-    files = resolve_files(source.uri, workspace)
+    files = resolve_files(uri, workspace)
     return {**entry, "files": [_lock_file(file) for file in files]}
 
 
@@ -120,7 +149,7 @@ def _folder_files(uri: str, hub: HubDataset, workspace: Path) -> list[SourceFile
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     if not visible:
-        raise LeadError(f"{uri}: no such folder, or it is empty; check data.sources in params.yaml")
+        raise LeadError(f"{uri}: no such folder, or it is empty; check its entry in params.yaml")
     return [SourceFile(path_label(str(path), workspace), path) for path in visible]
 
 
@@ -153,23 +182,25 @@ def _hub_commit(uri: str, hub: HubDataset) -> str:
     return commit
 
 
-def _check_sources(
-    locked: list[dict[str, Any]], sources: Sequence[SourceParams], workspace: Path
+def _check_entries(
+    key: str,
+    locked: list[dict[str, Any]],
+    wanted: Sequence[tuple[str, str | None]],
+    workspace: Path,
 ) -> None:
-    named = [(entry["uri"], entry["name"]) for entry in locked]
-    wanted = [(redact(source.uri), source.name) for source in sources]
-    if named != wanted:
-        new = next(
-            (uri for uri, name in wanted if (uri, name) not in named), "their number or order"
-        )
-        raise LeadError(f"data.sources is not what was locked (first difference: {new}); {_NEXT}")
-    for entry, source in zip(locked, sources, strict=True):
+    """Check what stands under `key` in params.yaml, URIs with names, against its part of the lock."""
+    before = [(entry["uri"], entry["name"]) for entry in locked]
+    now = [(redact(uri), name) for uri, name in wanted]
+    if before != now:
+        new = next((uri for uri, name in now if (uri, name) not in before), "their number or order")
+        raise LeadError(f"{key} is not what was locked (first difference: {new}); {_NEXT}")
+    for entry, (uri, name) in zip(locked, wanted, strict=True):
         if "hub" in entry:
             continue
-        if is_remote(source.uri):
-            locked_files(source.uri, entry)
+        if is_remote(uri):
+            locked_files(uri, entry)
             continue
-        current = _lock_source(source, workspace)
+        current = _lock_source(uri, name, workspace)
         if "packages" in entry:
             _check_packages(entry["packages"], current["packages"])
         else:

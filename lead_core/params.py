@@ -87,6 +87,12 @@ _CREDENTIALS = re.compile(
     r"://[^\s/?#]*:[^\s/?#]*@|[?&][^=&]*(?:sig|token|key|secret|password|credential)[^=&]*=", re.I
 )
 
+_CREDENTIALS_REFUSED = (
+    "must not hold credentials (entry {}): dvc.lock and MLflow keep what stands here; give them to the "
+    "store itself (environment, ~/.netrc, ~/.aws)"
+)
+AUTO = "auto"
+
 
 class DirtParams(Section):
     """Known faults planted into the pool (never into held-out records), for experiments."""
@@ -97,6 +103,84 @@ class DirtParams(Section):
     near_duplicate_fraction: float = Field(
         ge=0, le=0.5, description="records of a source replaced by another one, lightly reworded"
     )
+
+
+class BenchmarkParams(Section):
+    """Rows that the pool must not hold."""
+
+    uri: str = Field(
+        min_length=1,
+        description="auto: the data sets behind evaluate.tasks; else as in data.sources",
+    )
+    name: str | None = Field(
+        description="name in reports; that of a task of evaluate.tasks if its rows these are"
+    )
+    fields: tuple[str, ...] | None = Field(
+        min_length=1, description="keys that hold a row's text; null: question, prompt and the like"
+    )
+
+
+def _benchmark(value: Any) -> Any:
+    """Let a plain string stand for a benchmark without a name or fields of its own."""
+    if isinstance(value, str):
+        return {"uri": value, "name": None, "fields": None}
+    if isinstance(value, Mapping):
+        return {"name": None, "fields": None, **value}
+    return value
+
+
+class DecontaminateParams(Section):
+    """Which records are too close to a benchmark, and what becomes of them."""
+
+    against: tuple[Annotated[BenchmarkParams, BeforeValidator(_benchmark)], ...] = Field(
+        min_length=1,
+        description="benchmarks; auto: the data sets behind evaluate.tasks, else a URI as in "
+        "data.sources, or uri, name (of the task) and fields (keys of the text)",
+    )
+    action: Literal["remove", "report"] = Field(
+        description="remove: reject such records; report: only list them"
+    )
+    ngram_words: int = Field(
+        ge=5, description="words in a row, the same in record and benchmark: a verbatim overlap"
+    )
+    min_words: int = Field(
+        ge=3,
+        description="shorter texts overlap only with a message that holds nothing else; also the "
+        "fewest distinct words of an edited overlap",
+    )
+    edited_ngram_words: int = Field(
+        ge=3, description="n-grams of an edited overlap, numbers masked"
+    )
+    edited_share: float = Field(
+        gt=0, le=1, description="share of the benchmark text's words that these must cover"
+    )
+    boilerplate_rows: int = Field(
+        ge=1, description="an n-gram in more rows of a benchmark than this does not count"
+    )
+
+    @field_validator("against", mode="before")
+    @classmethod
+    def _one_or_more(cls, against: Any) -> Any:
+        return [against] if isinstance(against, str) else against
+
+    @field_validator("against")
+    @classmethod
+    def _are_rows(cls, against: tuple[BenchmarkParams, ...]) -> tuple[BenchmarkParams, ...]:
+        for number, benchmark in enumerate(against):
+            if benchmark.uri.startswith("docstrings://"):
+                raise ValueError(f"must name rows (entry {number}), got {benchmark.uri!r}")
+            if _CREDENTIALS.search(benchmark.uri):
+                raise ValueError(_CREDENTIALS_REFUSED.format(number))
+        return against
+
+    @model_validator(mode="after")
+    def _rising(self) -> DecontaminateParams:
+        if not self.edited_ngram_words <= self.min_words <= self.ngram_words:
+            raise ValueError(
+                "must have edited_ngram_words <= min_words <= ngram_words, got "
+                f"{self.edited_ngram_words}, {self.min_words}, {self.ngram_words}"
+            )
+        return self
 
 
 class DataParams(Section):
@@ -112,6 +196,9 @@ class DataParams(Section):
     heldout_per_source: int = Field(ge=0, description="records per source kept out of the pool")
     local_copies: str | None = Field(
         description="folder with copies of sources that name a `local` file; null: read the URIs"
+    )
+    decontaminate: DecontaminateParams | None = Field(
+        description="records too close to a benchmark are found before limits apply; null: no check"
     )
     dirt: DirtParams | None = Field(
         description="known faults planted into the pool, for experiments; null: none"
@@ -135,10 +222,7 @@ class DataParams(Section):
     def _no_credentials(cls, sources: tuple[SourceParams, ...]) -> tuple[SourceParams, ...]:
         for number, source in enumerate(sources):
             if _CREDENTIALS.search(source.uri):
-                raise ValueError(
-                    f"must not hold credentials (entry {number}): dvc.lock and MLflow keep what stands "
-                    "here; give them to the store itself (environment, ~/.netrc, ~/.aws)"
-                )
+                raise ValueError(_CREDENTIALS_REFUSED.format(number))
         return sources
 
 

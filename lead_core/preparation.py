@@ -1,4 +1,8 @@
-"""From sources to a pool: read, convert, reject with reasons, sample, tokenise, hold out, write."""
+"""From sources to a pool: read, convert, reject with reasons, sample, tokenise, hold out, write.
+
+Records that overlap with a benchmark are found while reading, before limits apply: so a limit is filled
+with clean records, and nothing behind this stage ever sees the others.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,16 @@ import hashlib
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lead_core.chat import EncodingError, encode
+from lead_core.contamination import CONTAMINATION_FILE, Contaminated, contamination_rows
+from lead_core.decontamination import BenchmarkIndex, find_overlaps
 from lead_core.dirt import Clean, Fault, Kind, plan_faults
 from lead_core.errors import LeadError
 from lead_core.params import SourceParams
@@ -44,8 +50,8 @@ class PoolCounts:
     """Where every record went: ``read = kept + heldout + rejected + not_sampled``.
 
     `not_sampled` are usable records beyond a limit. `by_source` holds the same five counts per source;
-    `tokens` the tokens of pool and held-out set, in all and in responses; `notes` what to know, one
-    line each.
+    `tokens` the tokens of pool and held-out set, in all and in responses; `contaminated` the records
+    that overlap with a benchmark, rejected or not; `notes` what to know, one line each.
     """
 
     read: int
@@ -56,6 +62,7 @@ class PoolCounts:
     by_source: dict[str, dict[str, int]]
     rejected_by_reason: dict[str, int]
     tokens: dict[str, int]
+    contaminated: tuple[Contaminated, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -88,6 +95,7 @@ class _Reading:
     rejections: list[tuple[int, RawRecord, Rejection]] = field(default_factory=list)
     read_by_source: Counter[str] = field(default_factory=Counter)
     not_sampled_by_source: Counter[str] = field(default_factory=Counter)
+    contaminated: list[Contaminated] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -97,6 +105,8 @@ def prepare_pool(
     limit: int | None,
     max_tokens: int,
     heldout_per_source: int,
+    benchmarks: BenchmarkIndex | None,
+    remove_contaminated: bool,
     dirt: Mapping[Kind, float] | None,
     seed: int,
     tokenizer: Any,
@@ -106,14 +116,15 @@ def prepare_pool(
 ) -> PoolCounts:
     """Read, convert, sample, tokenise and split the records of `sources` into the folder `out`.
 
-    Limits take records in the order of ``sha256(seed:id)`` and skip those that are too long, so a
-    bigger limit keeps what a smaller one kept. With `dirt` (shares by kind of fault) known faults are
-    planted into the pool once the held-out records are taken, and listed in planted.jsonl. The lock
-    (see `check_lock`) pins remote sources and is named in the manifest. `out` is replaced in one
-    step, only if all goes well. Raises LeadError if a source has no usable record at all, or nothing
-    is short enough.
+    Records that overlap with `benchmarks` are listed in contamination.jsonl, with both texts, and
+    rejected if `remove_contaminated`. Limits take records in the order of ``sha256(seed:id)`` and skip
+    those that are too long, so a bigger limit keeps what a smaller one kept. With `dirt` (shares by
+    kind of fault) known faults are planted into the pool once the held-out records are taken, and
+    listed in planted.jsonl. The lock (see `check_lock`) pins remote sources and is named in the
+    manifest. `out` is replaced in one step, only if all goes well. Raises LeadError if a source has no
+    usable record at all, or nothing is short enough.
     """
-    reading = _read(sources, lock, workspace)
+    reading = _read(sources, lock, workspace, benchmarks, remove_contaminated)
     samples = _sample(
         reading, [source.limit for source in sources], limit, max_tokens, seed, tokenizer
     )
@@ -129,24 +140,33 @@ def prepare_pool(
     with replaced_directory(out) as folder:
         _write_samples(folder / POOL_FILE, pool)
         _write_samples(folder / HELDOUT_FILE, heldout)
-        _write_rejections(folder / REJECTED_FILE, reading.rejections)
+        _write_lines(folder / REJECTED_FILE, _rejected_rows(reading.rejections))
+        if reading.contaminated:
+            rows = contamination_rows(reading.contaminated, removed=remove_contaminated)
+            _write_lines(folder / CONTAMINATION_FILE, rows)
         if dirt is not None:
             write_jsonl(folder / PLANTED_FILE, _planted_rows(faults))
         manifest = {
             "schema": 1,
             "model_sha256": lock["model"]["sha256"],
-            "sources_lock_sha256": hashlib.sha256(json_text(lock).encode()).hexdigest(),
+            "sources_lock_sha256": _lock_hash(lock),
             "pool_sha256": sha256_file(folder / POOL_FILE),
             "heldout_sha256": sha256_file(folder / HELDOUT_FILE),
             "counts": {
-                key: value
-                for key, value in asdict(counts).items()
-                if key not in ("tokens", "notes")
+                item.name: getattr(counts, item.name)
+                for item in fields(counts)
+                if item.name not in ("tokens", "contaminated", "notes")
             },
             "tokens": counts.tokens,
         }
         write_json(folder / "manifest.json", manifest)
     return counts
+
+
+def _lock_hash(lock: Mapping[str, Any]) -> str:
+    """Return the hash of what the pool was made from; benchmarks that took nothing away are no part."""
+    made_from = {key: value for key, value in lock.items() if key != "benchmarks"}
+    return hashlib.sha256(json_text(made_from).encode()).hexdigest()
 
 
 def summarise(counts: PoolCounts) -> str:
@@ -169,7 +189,13 @@ def summarise(counts: PoolCounts) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in counts.notes)])
 
 
-def _read(sources: Sequence[SourceParams], lock: Mapping[str, Any], workspace: Path) -> _Reading:
+def _read(
+    sources: Sequence[SourceParams],
+    lock: Mapping[str, Any],
+    workspace: Path,
+    benchmarks: BenchmarkIndex | None,
+    remove_contaminated: bool,
+) -> _Reading:
     reading = _Reading()
     first_place: dict[str, str] = {}
     order = 0
@@ -193,11 +219,32 @@ def _read(sources: Sequence[SourceParams], lock: Mapping[str, Any], workspace: P
                     reading.rejections.append((order, raw, same))
                 else:
                     first_place[identity] = raw.place
-                    reading.candidates.append(_Candidate(identity, order, entry, raw, messages))
+                    candidate = _Candidate(identity, order, entry, raw, messages)
+                    overlaps = _find_overlaps(reading, candidate, benchmarks)
+                    if overlaps and remove_contaminated:
+                        reading.rejections.append((order, raw, overlaps))
+                    else:
+                        reading.candidates.append(candidate)
             order += 1
         if not converted:
             raise LeadError(_nothing_usable(redact(source.uri), reading.rejections[before:]))
     return reading
+
+
+def _find_overlaps(
+    reading: _Reading, candidate: _Candidate, benchmarks: BenchmarkIndex | None
+) -> Rejection | None:
+    """Note the benchmarks that a candidate overlaps with; return the reason for rejecting it."""
+    if benchmarks is None:
+        return None
+    messages = candidate.messages
+    overlaps = find_overlaps(benchmarks, [message["content"] for message in messages])
+    if not overlaps:
+        return None
+    reading.contaminated += [
+        Contaminated(candidate.id, candidate.raw, messages, overlap) for overlap in overlaps
+    ]
+    return Rejection(Reason.CONTAMINATED, "; ".join(str(overlap) for overlap in overlaps))
 
 
 def _nothing_usable(uri: str, rejections: Sequence[tuple[int, RawRecord, Rejection]]) -> str:
@@ -382,6 +429,7 @@ def _count(
             "heldout": sum(len(s.input_ids) for s in heldout),
             "heldout_response": sum(len(s.input_ids) - s.response_start for s in heldout),
         },
+        contaminated=tuple(reading.contaminated),
         notes=tuple(notes),
     )
 
@@ -425,20 +473,25 @@ def _write_samples(path: Path, samples: Sequence[_Sample]) -> None:
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
 
 
-def _write_rejections(path: Path, rejections: Iterable[tuple[int, RawRecord, Rejection]]) -> None:
-    """Write one line per rejection in the order of reading, each with the whole raw record."""
+def _rejected_rows(
+    rejections: Iterable[tuple[int, RawRecord, Rejection]],
+) -> Iterator[dict[str, Any]]:
+    """Yield one row per rejection in the order of reading, each with the whole raw record."""
+    for _, raw, rejection in sorted(rejections, key=lambda item: item[0]):
+        yield {
+            "file": raw.file,
+            "line": raw.line,
+            "index": raw.index,
+            "source": raw.source,
+            "reason": rejection.reason.value,
+            "detail": rejection.detail,
+            "record": raw.value,
+        }
+
+
+def _write_lines(path: Path, rows: Iterable[Any]) -> None:
     with path.open("w", encoding="ascii") as stream:
-        for _, raw, rejection in sorted(rejections, key=lambda item: item[0]):
-            row = {
-                "file": raw.file,
-                "line": raw.line,
-                "index": raw.index,
-                "source": raw.source,
-                "reason": rejection.reason.value,
-                "detail": rejection.detail,
-                "record": raw.value,
-            }
-            stream.write(_any_json(row) + "\n")
+        stream.writelines(_any_json(row) + "\n" for row in rows)
 
 
 def _any_json(row: Any) -> str:

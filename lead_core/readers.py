@@ -55,13 +55,13 @@ def read_file(path: Path, label: str) -> Iterator[Element]:
             empty = False
             yield element
     except FileNotFoundError:
-        raise LeadError(f"{label}: no such file; check data.sources in params.yaml") from None
+        raise LeadError(f"{label}: no such file; check its entry in params.yaml") from None
     except OSError as error:
         raise LeadError(
             f"{label} cannot be read ({error.strerror or error}); check its permissions"
         ) from error
     if empty:
-        raise LeadError(f"{label} holds no records; remove it from data.sources or fill it")
+        raise LeadError(f"{label} holds no records; remove it from params.yaml or fill it")
 
 
 def format_suffix(label: str) -> str:

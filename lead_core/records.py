@@ -27,6 +27,7 @@ class Reason(StrEnum):
     TEMPLATE = "template"  # the model's chat template refuses it
     TOO_LONG = "too_long"
     DUPLICATE = "duplicate"
+    CONTAMINATED = "contaminated"  # it overlaps with a benchmark (contamination.jsonl)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lead_core.artifacts import Layout, check_chain, read_clusters, read_manifest, read_scores
+from lead_core.benchmark_check import Check, read_check
 from lead_core.errors import LeadError
 from lead_core.pool import Pool, open_pool
 from lead_core.storage import read_json
@@ -28,6 +29,7 @@ class FinishedRun:
 
     pool: Pool
     pool_manifest: dict[str, Any]
+    decontamination: Check
     train_manifest: dict[str, Any]
     results: dict[str, Any]
     records: pd.DataFrame
@@ -79,6 +81,7 @@ def read_run(layout: Layout) -> FinishedRun:
     return FinishedRun(
         pool=pool,
         pool_manifest=pool_manifest,
+        decontamination=read_check(layout.decontamination),
         train_manifest=train,
         results=results,
         records=records,

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from lead_core.benchmark_check import Check
 from lead_core.plots import Plot
 from lead_core.report_data import FinishedRun
 from lead_core.tracking_names import redact
@@ -64,6 +65,8 @@ def render_page(
         arms=_arms(run),
         sources=_sources(run),
         rejected=_rejected(run),
+        overlaps=_overlaps(run.decontamination),
+        decontamination=run.decontamination,
         most_useful=most,
         least_useful=least,
         settings=_settings(run, settings),
@@ -204,6 +207,20 @@ def _rejected(run: FinishedRun) -> Table:
     reasons = run.pool_manifest["counts"]["rejected_by_reason"].items()
     ranked = sorted(reasons, key=lambda item: (-item[1], item[0]))
     return Table(("reason", "records"), [(reason, f"{count:,}") for reason, count in ranked])
+
+
+def _overlaps(check: Check) -> Table:
+    rows = [
+        (
+            benchmark.name,
+            f"{benchmark.rows:,}",
+            f"{benchmark.unchecked_rows:,}",
+            f"{benchmark.verbatim:,}",
+            f"{benchmark.edited:,}",
+        )
+        for benchmark in check.benchmarks
+    ]
+    return Table(("benchmark", "rows", "say too little", "verbatim", "edited"), rows)
 
 
 def _extremes(run: FinishedRun, count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

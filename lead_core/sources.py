@@ -169,13 +169,13 @@ def _local_files(pattern: str, workspace: Path) -> list[SourceFile]:
         found = sorted(name for name in found if (workspace / name).is_file())
         if not found:
             raise LeadError(
-                f"{pattern}: no file matches (looked in {workspace}); check data.sources in params.yaml"
+                f"{pattern}: no file matches (looked in {workspace}); check its entry in params.yaml"
             )
     files = [SourceFile(path_label(name, workspace), workspace / name) for name in found]
     for file in files:
         if not file.path.exists():
             raise LeadError(
-                f"{file.label}: no such file (looked in {workspace}); check data.sources in params.yaml"
+                f"{file.label}: no such file (looked in {workspace}); check its entry in params.yaml"
             )
         if file.path.is_dir():
             raise LeadError(
@@ -221,7 +221,7 @@ def _fetch(uri: str) -> list[SourceFile]:
     except Exception as error:  # every store has exceptions of its own
         raise _fetch_error(shown, error) from error
     if not files:
-        raise LeadError(f"{shown}: nothing matches; check data.sources in params.yaml")
+        raise LeadError(f"{shown}: nothing matches; check its entry in params.yaml")
     return files
 
 
@@ -232,13 +232,11 @@ def _fetch_error(shown: str, error: Exception) -> LeadError:
     if isinstance(error, PermissionError) or status in (401, 403):
         return LeadError(f"{shown}: access refused; check your credentials for this store")
     if isinstance(error, FileNotFoundError) and (cause is error or status in (404, 410)):
-        return LeadError(f"{shown}: no such file; check data.sources in params.yaml")
+        return LeadError(f"{shown}: no such file; check its entry in params.yaml")
     if isinstance(error, ImportError):
         return LeadError(f"{shown}: {error}; pip install the package that this names")
     if isinstance(error, ValueError):
-        return LeadError(
-            f"{shown}: {' '.join(str(error).split())}; check data.sources in params.yaml"
-        )
+        return LeadError(f"{shown}: {' '.join(str(error).split())}; check its entry in params.yaml")
     return TransientError(
         f"{shown}: could not be read ({type(cause).__name__}); try again, or copy the file here and "
         "name the copy"
@@ -316,7 +314,7 @@ def _load_dataset(uri: str, hub: HubDataset, revision: str | None) -> Any:
     import datasets
 
     if hub.is_local and not Path(hub.path).is_dir():
-        raise LeadError(f"{uri}: no such folder {hub.path}; check data.sources in params.yaml")
+        raise LeadError(f"{uri}: no such folder {hub.path}; check its entry in params.yaml")
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     try:
@@ -333,7 +331,7 @@ def _load_dataset(uri: str, hub: HubDataset, revision: str | None) -> Any:
         datasets.exceptions.DatasetsError,
     ) as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        raise LeadError(f"{uri}: {reason}; check data.sources in params.yaml") from error
+        raise LeadError(f"{uri}: {reason}; check its entry in params.yaml") from error
     except OSError as error:
         raise TransientError(
             f"{uri}: the hub did not answer and there is no copy in the local cache; try again with a "

@@ -19,6 +19,7 @@ from lead_core.storage import sha256_file
 
 DEFAULTS = read_mapping(Path(__file__).parents[1] / "params.yaml")
 LINE = '{"question": "Q?", "answer": "A"}\n'
+NO_BENCHMARKS = '{"schema": 1, "model": {}, "sources": []}'
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -117,6 +118,65 @@ def test_other_sources_than_the_locked_ones_are_refused(workspace, params_of):
         check_lock(lock, params_of("data/a.jsonl", "data/a.jsonl"), workspace)
 
 
+def checking(params, *against, tasks=("lead_heldout",)):
+    """Return `params` with other benchmarks to check and tasks to evaluate."""
+    mapping = params.model_dump(mode="json")
+    mapping["data"]["decontaminate"]["against"] = list(against)
+    mapping["evaluate"]["tasks"] = list(tasks)
+    return parse_params(mapping)
+
+
+def test_benchmarks_are_locked_and_checked_like_sources(workspace, params_of):
+    (workspace / "quiz.jsonl").write_text(LINE)
+    quiz = {"uri": "quiz.jsonl", "name": "gsm8k"}
+    params = checking(params_of("data/a.jsonl"), quiz, "auto", tasks=["gsm8k_cot"])
+    lock = build_lock(params, workspace)
+    assert [(b["uri"], b["name"]) for b in lock["benchmarks"]] == [("quiz.jsonl", "gsm8k")]
+    assert lock["benchmarks"][0]["files"][0]["sha256"] == sha256_file(workspace / "quiz.jsonl")
+    check_lock(lock, params, workspace)
+    (workspace / "quiz.jsonl").write_text(LINE * 2)
+    with pytest.raises(LeadError, match=r"^quiz\.jsonl changed since the sources were locked; run"):
+        check_lock(lock, params, workspace)
+    check_lock(lock, params, workspace, parts={"sources", "model"})
+    with pytest.raises(
+        LeadError,
+        match=r"^what data\.decontaminate\.against comes to is not what was locked \(first",
+    ):
+        check_lock(lock, params_of("data/a.jsonl"), workspace)
+
+
+def test_the_shipped_settings_check_against_nothing_as_long_as_only_our_task_is_evaluated(
+    workspace, params_of
+):
+    assert build_lock(params_of("data/a.jsonl"), workspace)["benchmarks"] == []
+
+
+def test_a_benchmark_that_cannot_be_had_is_an_error_with_the_ways_out(workspace, params_of):
+    params = checking(params_of("data/a.jsonl"), "auto", tasks=["gsm8k"])
+    with pytest.raises(TransientError) as error:
+        build_lock(params, workspace)
+    assert str(error.value) == (
+        "data.decontaminate: the pool cannot be checked against gsm8k: "
+        "hf://openai/gsm8k?config=main&split=test: the hub did not answer; try again with a network, "
+        "or name a full commit in &revision= to work from the local cache; or name a copy as "
+        "{uri: FILE, name: gsm8k} in data.decontaminate.against, or set data.decontaminate to null to "
+        "train on an unchecked pool"
+    )
+    with pytest.raises(
+        LeadError, match=r"^nope\.jsonl: no such file .*; check its entry in params"
+    ):
+        build_lock(checking(params, "nope.jsonl"), workspace)
+
+
+def test_a_check_that_is_switched_off_locks_no_benchmarks(workspace, params_of):
+    mapping = checking(params_of("data/a.jsonl"), "auto", tasks=["gsm8k"]).model_dump(mode="json")
+    mapping["data"]["decontaminate"] = None
+    params = parse_params(mapping)
+    lock = build_lock(params, workspace)
+    assert lock["benchmarks"] == []
+    check_lock(lock, params, workspace)
+
+
 def test_another_model_or_changed_weights_are_refused(
     workspace, params_of, tiny_model_folder, tmp_path
 ):
@@ -200,7 +260,9 @@ def test_a_local_data_set_folder_is_locked_by_its_files(workspace, params_of):
         build_lock(params_of("hf:///nope?split=train"), workspace)
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", '{"schema": 2, "model": {}, "sources": []}'])
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", NO_BENCHMARKS, '{"schema": 2, "model": {}, "sources": []}']
+)
 def test_a_file_that_is_no_lock_is_told(tmp_path, text):
     (tmp_path / LOCK_FILE).write_text(text)
     with pytest.raises(

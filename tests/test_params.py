@@ -60,6 +60,15 @@ def test_the_shipped_params_are_valid():
             "params.yaml: train.weight_decay must be a finite number, got inf",
         ),
         ("data.sources=a.jsonl", "params.yaml: data.sources must be a list, got 'a.jsonl'"),
+        (
+            "data.decontaminate.against=['docstrings://numpy']",
+            "params.yaml: data.decontaminate.against must name rows (entry 0), got 'docstrings://numpy'",
+        ),
+        (
+            "data.decontaminate.min_words=20",
+            "params.yaml: data.decontaminate must have edited_ngram_words <= min_words <= ngram_words, "
+            "got 5, 20, 13",
+        ),
         ("train.lora=3", "params.yaml: train.lora must be a section of keys, got 3"),
         ("nothing.here=1", "--set nothing.here=1: params.yaml has no section nothing"),
         ("train.nothing=1", "--set train.nothing=1: params.yaml has no key train.nothing"),
@@ -96,6 +105,23 @@ def test_a_number_that_yaml_reads_as_text_is_still_a_number():
 def test_a_source_may_be_a_plain_string_or_a_mapping():
     params = load_params(PARAMS, ["data.sources=[a.jsonl, {uri: b.jsonl, limit: 3}]"])
     assert [(s.uri, s.limit) for s in params.data.sources] == [("a.jsonl", None), ("b.jsonl", 3)]
+
+
+def test_what_to_check_against_may_be_a_word_a_path_or_a_mapping():
+    def against(text):
+        params = load_params(PARAMS, [f"data.decontaminate.against={text}"])
+        return [(b.uri, b.name, b.fields) for b in params.data.decontaminate.against]
+
+    assert against("auto") == against("[auto]") == [("auto", None, None)]
+    assert against("[a.jsonl, {uri: b.csv, name: arc_easy, fields: [stem]}]") == [
+        ("a.jsonl", None, None),
+        ("b.csv", "arc_easy", ("stem",)),
+    ]
+    text = problems("data.decontaminate.against=['https://a:b@host/x.jsonl']")
+    assert text.startswith(
+        "params.yaml: data.decontaminate.against must not hold credentials (entry 0)"
+    )
+    assert "a:b" not in text
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lead_core.chat import encode
+from lead_core.decontamination import BenchmarkText, Thresholds, build_index
+from lead_core.dirt import Kind
 from lead_core.errors import LeadError
 from lead_core.params import SourceParams
 from lead_core.pool import open_heldout, open_pool
-from lead_core.preparation import PoolCounts, prepare_pool, summarise
+from lead_core.preparation import PoolCounts, prepare_pool, record_id, summarise
 from lead_core.storage import json_text, read_json, sha256_file
 
 
@@ -51,6 +53,8 @@ def prepared(folder, tokenizer, files, **changes):
         "limit": None,
         "max_tokens": 200,
         "heldout_per_source": 0,
+        "benchmarks": None,
+        "remove_contaminated": True,
         "dirt": None,
         "seed": 0,
         "tokenizer": tokenizer,
@@ -112,6 +116,143 @@ def test_a_duplicate_is_rejected_with_the_line_of_the_first(tmp_path, tiny_token
     ]
 
 
+QUIZ = [
+    "Which river, of all those that reach the northern sea, is crossed by the oldest iron bridge?",
+    "How many lamps does the keeper of the long pier light on the shortest day of the year?",
+]
+
+
+def quiz_index():
+    limits = Thresholds(
+        ngram_words=13, min_words=8, edited_ngram_words=5, edited_share=0.6, boilerplate_rows=10
+    )
+    return build_index([BenchmarkText("quiz", i, text) for i, text in enumerate(QUIZ)], limits)
+
+
+def with_quiz(records):
+    """Plant a copy of the one question and an edited copy of the other into `records`."""
+    edited = QUIZ[1].replace("keeper", "guard").replace("shortest", "darkest")
+    return [records[0], pair(QUIZ[0], "The Elbe."), *records[1:], pair("Say.", f"Well: {edited}")]
+
+
+def test_records_that_overlap_with_a_benchmark_are_rejected_and_listed_with_both_texts(
+    tmp_path, tiny_tokenizer
+):
+    counts = prepared(
+        tmp_path,
+        tiny_tokenizer,
+        {"a": with_quiz(pairs(6))},
+        benchmarks=quiz_index(),
+        max_tokens=400,
+    )
+    assert (counts.read, counts.kept, counts.rejected) == (8, 6, 2)
+    assert [(row["line"], row["reason"], row["detail"]) for row in rejected(tmp_path)] == [
+        (2, "contaminated", "verbatim: 100% of quiz row 0"),
+        (8, "contaminated", "edited: 67% of quiz row 1"),
+    ]
+    listed = [json.loads(x) for x in (tmp_path / "pool/contamination.jsonl").open()]
+    assert listed[0] == {
+        "id": record_id(pair_messages(QUIZ[0], "The Elbe.")),
+        "file": "a.jsonl",
+        "line": 2,
+        "index": 1,
+        "source": "a",
+        "removed": True,
+        "benchmark": "quiz",
+        "row": 0,
+        "rows": 1,
+        "criterion": "verbatim",
+        "share": 1.0,
+        "benchmark_text": QUIZ[0],
+        "text": f"{QUIZ[0]}\n\nThe Elbe.",
+    }
+    assert [(row["row"], row["criterion"]) for row in listed] == [(0, "verbatim"), (1, "edited")]
+    manifest = read_json(tmp_path / "pool/manifest.json", made_by="the test")
+    assert manifest["counts"]["rejected_by_reason"] == {"contaminated": 2}
+    assert "contaminated" not in manifest["counts"]
+
+
+def test_a_limit_is_filled_with_clean_records_and_held_out_ones_are_clean(tmp_path, tiny_tokenizer):
+    for number, options in enumerate(({}, {"limit": 6}, {"limits": {"a": 6}})):
+        folder = tmp_path / str(number)
+        counts = prepared(
+            folder,
+            tiny_tokenizer,
+            {"a": with_quiz(pairs(6))},
+            benchmarks=quiz_index(),
+            max_tokens=400,
+            heldout_per_source=2,
+            **options,
+        )
+        assert (counts.kept, counts.heldout, counts.rejected, counts.not_sampled) == (4, 2, 2, 0)
+        assert ids_of(folder) == ids_of(tmp_path / "0")
+
+
+def test_overlaps_can_be_listed_and_kept(tmp_path, tiny_tokenizer):
+    files = {"a": with_quiz(pairs(6))}
+    counts = prepared(
+        tmp_path,
+        tiny_tokenizer,
+        files,
+        benchmarks=quiz_index(),
+        remove_contaminated=False,
+        max_tokens=400,
+    )
+    assert (counts.kept, counts.rejected, len(counts.contaminated)) == (8, 0, 2)
+    listed = [json.loads(x) for x in (tmp_path / "pool/contamination.jsonl").open()]
+    assert [row["removed"] for row in listed] == [False, False]
+
+
+def test_a_copy_of_an_overlapping_record_is_a_duplicate_of_it(tmp_path, tiny_tokenizer):
+    twice = [pair(QUIZ[0], "The Elbe.")] * 2
+    prepared(tmp_path, tiny_tokenizer, {"a": [*twice, *pairs(2)]}, benchmarks=quiz_index())
+    assert [row["reason"] for row in rejected(tmp_path)] == ["contaminated", "duplicate"]
+
+
+def test_a_check_without_hits_leaves_the_pool_folder_as_it_is_without_one(tmp_path, tiny_tokenizer):
+    """So one more benchmark to evaluate does not make scores and training stale."""
+    lock = {"model": {"sha256": "m"}, "sources": [{"uri": "a.jsonl"}]}
+    prepared(tmp_path / "0", tiny_tokenizer, {"a": pairs(9)}, lock={**lock, "benchmarks": []})
+    prepared(
+        tmp_path / "1",
+        tiny_tokenizer,
+        {"a": pairs(9)},
+        lock={**lock, "benchmarks": [{"uri": "quiz.jsonl"}]},
+        benchmarks=quiz_index(),
+    )
+    one, other = (
+        {path.name: sha256_file(path) for path in (tmp_path / name / "pool").iterdir()}
+        for name in ("0", "1")
+    )
+    assert one == other
+    assert "contamination.jsonl" not in one
+
+
+def test_faults_planted_on_purpose_come_after_the_check(tmp_path, tiny_tokenizer):
+    records = [pair(f"What is {i}?", f"Because of {QUIZ[0] if i < 8 else i}") for i in range(40)]
+    counts = prepared(
+        tmp_path,
+        tiny_tokenizer,
+        {"a": records},
+        benchmarks=quiz_index(),
+        max_tokens=400,
+        dirt={Kind.EXCHANGED: 0.2, Kind.NEAR_DUPLICATE: 0.1},
+    )
+    assert counts.rejected_by_reason == {"contaminated": 8}
+    pool = open_pool(tmp_path / "pool")
+    assert not any(QUIZ[0] in m["content"] for i in range(len(pool)) for m in pool.messages(i))
+
+
+def test_a_pool_of_nothing_but_benchmark_rows_says_so(tmp_path, tiny_tokenizer):
+    with pytest.raises(LeadError, match=r"^no record is left for the pool \(contaminated 2\); "):
+        prepared(
+            tmp_path,
+            tiny_tokenizer,
+            {"a": [pair(question, "7") for question in QUIZ]},
+            benchmarks=quiz_index(),
+        )
+
+
 def test_a_record_that_is_too_long_is_rejected_with_its_length(tmp_path, tiny_tokenizer):
     prepared(tmp_path, tiny_tokenizer, {"a": [*pairs(2), pair("a", "b" * 300)]}, max_tokens=100)
     [row] = rejected(tmp_path)
@@ -158,6 +299,8 @@ def test_rejected_records_survive_whatever_they_hold(tmp_path, tiny_tokenizer):
         limit=None,
         max_tokens=200,
         heldout_per_source=0,
+        benchmarks=None,
+        remove_contaminated=True,
         dirt=None,
         seed=0,
         tokenizer=tiny_tokenizer,
@@ -354,6 +497,8 @@ def test_a_file_cut_off_is_noted_in_the_summary(tmp_path, tiny_tokenizer):
         limit=None,
         max_tokens=200,
         heldout_per_source=0,
+        benchmarks=None,
+        remove_contaminated=True,
         dirt=None,
         seed=0,
         tokenizer=tiny_tokenizer,

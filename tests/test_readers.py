@@ -315,13 +315,13 @@ def test_a_cut_parquet_file_is_refused_in_one_line(tmp_path):
 def test_an_empty_file_is_an_error(tmp_path, name, content):
     content = gzip.compress(content) if name.endswith("gz") else content
     with pytest.raises(
-        LeadError, match=f"^{name} holds no records; remove it from data.sources or fill"
+        LeadError, match=f"^{name} holds no records; remove it from params.yaml or fill"
     ):
         read(tmp_path, name, content)
 
 
 def test_a_missing_file_a_directory_and_an_unreadable_one_are_told_apart(tmp_path):
-    with pytest.raises(LeadError, match=r"^a\.jsonl: no such file; check data\.sources"):
+    with pytest.raises(LeadError, match=r"^a\.jsonl: no such file; check its entry"):
         list(read_file(tmp_path / "a.jsonl", "a.jsonl"))
     with pytest.raises(LeadError, match=r"^d is a directory; name its files, as in d/\*\.jsonl"):
         list(read_file(tmp_path, "d"))

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import matplotlib
@@ -13,6 +14,7 @@ from matplotlib.colors import to_rgb
 from toy_artifacts import HOSTILE, write_artifacts
 
 from lead_core import plots
+from lead_core.benchmark_check import Check
 from lead_core.errors import LeadError
 from lead_core.report import collect_metrics, write_report
 from lead_core.report_data import read_run
@@ -271,6 +273,19 @@ def test_an_unknown_interval_is_left_out_of_the_metrics(run):
     assert plots.heldout_plot(run).png
 
 
+def test_the_check_against_benchmarks_is_on_the_page(run):
+    page = render_page(run, [], top_records=1, settings={})
+    assert "removed from the pool" in page
+    assert "Evaluated without a check: arc_easy." in page
+    kept = replace(run, decontamination=replace(run.decontamination, action="report"))
+    assert "kept in the pool" in render_page(kept, [], top_records=1, settings={})
+    for action, words in (("none", "Not looked for"), ("remove", "no data of others")):
+        none = replace(run, decontamination=Check(action, (), ()))
+        page = render_page(none, [], top_records=1, settings={})
+        assert words in page
+        assert "without a check" not in page
+
+
 def test_nothing_rejected_is_said(run):
     run.pool_manifest["counts"]["rejected_by_reason"] = {}
     text = render_page(run, [], top_records=1, settings={})
@@ -298,6 +313,7 @@ def test_a_training_on_another_pool_is_refused(layout):
     ("name", "stage"),
     [
         ("pool/manifest.json", "prepare"),
+        ("decontamination.json", "prepare"),
         ("scores/manifest.json", "score"),
         ("train/rounds.jsonl", "train"),
         ("train/selection.parquet", "train"),

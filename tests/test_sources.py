@@ -95,8 +95,8 @@ def test_a_file_name_with_brackets_is_no_glob(workspace):
         ("data/notes.txt", "data/notes.txt: the format is not known by this name; expected one of"),
         ("nope://x/a.jsonl", "nope://x/a.jsonl: Protocol not known: nope"),
         ("s3://bucket/a.jsonl", "s3://bucket/a.jsonl: Install s3fs to access S3; pip install"),
-        ("memory://nope.jsonl", "memory://nope.jsonl: no such file; check data.sources"),
-        ("memory://nope/*.jsonl", "memory://nope/*.jsonl: nothing matches; check data.sources"),
+        ("memory://nope.jsonl", "memory://nope.jsonl: no such file; check its entry"),
+        ("memory://nope/*.jsonl", "memory://nope/*.jsonl: nothing matches; check its entry"),
         ("hf://owner/name", "hf://owner/name: expected hf://owner/name?split=train"),
         (
             "hf://owner/name?split=a&token=b",
@@ -105,7 +105,7 @@ def test_a_file_name_with_brackets_is_no_glob(workspace):
         ("hf://a/b/c?split=train", "hf://a/b/c?split=train: expected hf://owner/name?split=train"),
         (
             "hf:///nope?split=train",
-            "hf:///nope?split=train: no such folder /nope; check data.sources",
+            "hf:///nope?split=train: no such folder /nope; check its entry",
         ),
         ("docstrings://", "docstrings://: expected packages, as in docstrings://stdlib,numpy"),
         (
@@ -186,7 +186,7 @@ def test_http_files_are_read_and_their_secrets_never_shown(workspace, server):
     ("path", "kind", "message"),
     [
         ("secret.jsonl", LeadError, "access refused; check your credentials for this store"),
-        ("nope.jsonl", LeadError, "no such file; check data.sources"),
+        ("nope.jsonl", LeadError, "no such file; check its entry"),
         ("broken.jsonl", TransientError, "could not be read (ClientResponseError); try again"),
     ],
 )
@@ -252,7 +252,7 @@ def test_a_dataset_folder_is_read_as_from_the_hub(workspace, dataset_cache):
     assert [record.value for record in records] == ROWS[:2]
     assert {(r.source, r.file, r.line) for r in records} == {("set", f"hf://{folder}", None)}
     with pytest.raises(
-        LeadError, match=r'Unknown split "nope"\. Should be one of \[.*\].; check data'
+        LeadError, match=r'Unknown split "nope"\. Should be one of \[.*\].; check its entry'
     ):
         read(f"hf://{folder}?split=nope", workspace)
 
@@ -261,7 +261,7 @@ def test_a_dataset_file_that_cannot_be_read_is_told_in_one_line(workspace, datas
     folder = workspace / "set"
     folder.mkdir()
     (folder / "train.jsonl").write_text('{"question": \n{nope')
-    with pytest.raises(LeadError, match=r"JSON parse error.*check data\.sources"):
+    with pytest.raises(LeadError, match=r"JSON parse error.*check its entry"):
         read(f"hf://{folder}?split=train", workspace)
 
 

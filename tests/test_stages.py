@@ -177,6 +177,49 @@ def test_editing_a_source_makes_the_pipeline_stale_once_it_is_locked(copy):
     assert "sources.lock.json" in call(copy, "dvc", "status")
 
 
+QUESTION = "Which of the old lamps on the northern pier burns longest when the tide is low?"
+
+
+def check_against_quiz(workspace: Path) -> None:
+    """Name a benchmark of one row in params.yaml."""
+    (workspace / "quiz.jsonl").write_text(json.dumps({"question": QUESTION}) + "\n")
+    params = yaml.safe_load((workspace / "params.yaml").read_text())
+    against = "data.decontaminate.against=[auto, {uri: quiz.jsonl, name: quiz}]"
+    (workspace / "params.yaml").write_text(yaml.safe_dump(override(params, [against])))
+
+
+def test_one_more_benchmark_is_checked_and_without_hits_leaves_score_and_training_alone(
+    workspace, copy
+):
+    check_against_quiz(copy)
+    output = call(copy, "dvc", "repro", code=255)
+    assert "error: what data.decontaminate.against comes to is not what was locked" in output
+    call(copy, "lead", "lock")
+    output = call(copy, "dvc", "repro")
+    assert "checked against quiz (1 rows): no record overlaps" in output
+    assert "Stage 'score' didn't change, skipping" in output
+    assert "Stage 'evaluate' didn't change, skipping" in output
+    assert "Running stage 'report'" in output
+    for folder in ("pool", "scores", "train"):
+        assert hashes(copy / "artifacts" / folder) == hashes(workspace / "artifacts" / folder)
+    page = (copy / "artifacts/report/page/index.html").read_text(encoding="utf-8")
+    assert "quiz" in page[page.index("Overlap with benchmarks") :]
+    (copy / "quiz.jsonl").write_text(json.dumps({"question": QUESTION.upper()}) + "\n")
+    refused = call(copy, "flows.stages", "prepare", code=2).splitlines()[-1]
+    assert refused == "error: quiz.jsonl changed since the sources were locked; run `lead lock`"
+
+
+def test_a_row_of_a_benchmark_in_the_pool_is_removed_before_training(copy):
+    check_against_quiz(copy)
+    with (copy / "colours.jsonl").open("a") as source:
+        source.write(json.dumps({"prompt": QUESTION, "response": "the third"}) + "\n")
+    call(copy, "lead", "lock")
+    output = call(copy, "flows.stages", "prepare")
+    assert "checked against quiz (1 rows): 1 overlapping (1 verbatim, 0 edited), removed" in output
+    [line] = (copy / "artifacts/pool/contamination.jsonl").read_text().splitlines()
+    assert json.loads(line)["benchmark_text"] == QUESTION
+
+
 def test_a_stage_refuses_files_that_do_not_belong_together(copy):
     scores = copy / "artifacts/scores/scores.parquet"
     scores.chmod(0o644)

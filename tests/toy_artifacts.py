@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lead_core.artifacts import Layout, write_clusters, write_scores
+from lead_core.benchmark_check import BenchmarkCheck, Check, write_check
 from lead_core.chat import encode
 from lead_core.clustering import Clusters
 from lead_core.scoring import Scores
@@ -76,6 +77,8 @@ def write_artifacts(root: Path, tokenizer, *, selector: str = "lead", records: i
     lengths = np.array([len(encode(tokenizer, by_id[i][1]).input_ids) for i in ids])
     responses = lengths - np.array([encode(tokenizer, by_id[i][1]).response_start for i in ids])
     _write_pool_manifest(layout, records, pool_sha256)
+    benchmarks = (BenchmarkCheck("gsm8k", 1319, 2, 3, 4), BenchmarkCheck(HOSTILE, 164, 0, 0, 0))
+    write_check(layout.decontamination, Check("remove", benchmarks, ("arc_easy",)))
     loss = rng.gamma(4, 0.4, records)
     ifd = np.clip(rng.normal(0.7, 0.15, records), 0.05, 1.2)
     write_scores(
