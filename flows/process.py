@@ -17,6 +17,7 @@ import os
 import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -55,20 +56,34 @@ def start_supervised(
 
 
 _running: set[subprocess.Popen[bytes]] = set()  # of `run_process`, in whatever thread
+_stopping = threading.Event()  # set before `_running` is read, and looked at after it grew
 
 
 def stop_running() -> None:
-    """Begin to stop every command that `run_process` runs in some thread; does not wait for them."""
+    """Begin to stop every command that `run_process` runs in some thread; does not wait for them.
+
+    A command that a thread starts from now on is stopped at once, until `allow_running`.
+    """
+    _stopping.set()
     for process in tuple(_running):
-        if process.stdin is not None:
-            process.stdin.close()
+        _cut_lifeline(process)
+
+
+def allow_running() -> None:
+    """Let `run_process` run commands again; for after the threads that `stop_running` meant."""
+    _stopping.clear()
 
 
 def stop_supervised(process: subprocess.Popen[bytes]) -> int:
     """Cut the lifeline, wait until nothing is left, and return the command's exit code."""
+    _cut_lifeline(process)
+    return process.wait()
+
+
+def _cut_lifeline(process: subprocess.Popen[bytes]) -> None:
+    """Let the supervisor of `process` see that its command is to be stopped; twice is once."""
     if process.stdin is not None:
         process.stdin.close()
-    return process.wait()
 
 
 def run_server(command: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> int:
@@ -93,8 +108,9 @@ def run_process(
     """Run `command`, pass each line it prints to `on_line`, and return its exit code.
 
     Whatever ends this function (an exception, a signal turned into one, Ctrl-C) stops the command
-    and all its descendants first; lines they print while they stop still arrive. A code of 128 + n
-    means that signal n ended the command.
+    and all its descendants first; lines they print while they stop still arrive. So does
+    `stop_running` from another thread, and the code is returned. A code of 128 + n means that signal n
+    ended the command.
     """
     process = start_supervised(
         command,
@@ -107,11 +123,12 @@ def run_process(
     lines = LineSplitter(on_line)
     _running.add(process)
     try:
+        if _stopping.is_set():  # `stop_running` may have come before there was anything to stop
+            _cut_lifeline(process)
         _read_until_end(process, lines)
     finally:
         _running.discard(process)
-        if process.stdin is not None:
-            process.stdin.close()
+        _cut_lifeline(process)
         _read_until_end(process, lines)  # a full pipe would keep a stage from saving its state
         lines.close()
         if process.stdout is not None:

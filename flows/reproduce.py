@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from flows.process import run_process
-from lead_core.errors import LeadError
+from lead_core.errors import LeadError, TransientError
 
 TAIL_LINES = 20
 _STAGE_EXIT = re.compile(r", exited with (\d+)$")  # the end of DVC's StageCmdFailedError
+_LOCKED = "Unable to acquire lock"  # DVC waits 3 s for its lock, which another may hold for minutes
 _CACHED = ("didn't change, skipping", "is cached - skipping run, checking out outputs")
 _HOUSEKEEPING = (
     "Running stage '",
@@ -65,8 +66,8 @@ def reproduce_stage(
 ) -> StageRun:
     """Bring one stage up to date with ``dvc repro --single-item``; log its output line by line.
 
-    DVC's own remarks go to `log_detail`. Raises StageError, whose exit code is the stage's (DVC's
-    own when the stage was not even started).
+    DVC's own remarks go to `log_detail`. Raises StageError, whose exit code is the stage's; where DVC
+    itself failed, that of TransientError if its lock was taken, else DVC's own.
     """
     _drop_broken_rwlock(workspace)
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
@@ -101,7 +102,10 @@ def reproduce_stage(
 def _failure(stage: str, code: int, tail: list[str]) -> StageError:
     """Find the stage's own exit code and its reason in what was printed last."""
     codes = [int(found[1]) for line in tail if (found := _STAGE_EXIT.search(line))]
-    code = codes[-1] if codes else code
+    if codes:
+        code = codes[-1]
+    elif any(line.startswith("ERROR: ") and _LOCKED in line for line in tail):
+        code = TransientError.exit_code
     for prefix in ("error: ", "ERROR: "):
         for line in reversed(tail):
             if line.startswith(prefix):

@@ -20,7 +20,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from lead_core.storage import append_jsonl, replaced_directory, sha256_file, write_json
+from lead_core.storage import (
+    append_jsonl,
+    read_jsonl_log,
+    replaced_directory,
+    sha256_file,
+    write_json,
+)
 
 SCHEMA = 2
 LOGS = ("rounds.jsonl", "selection.jsonl")
@@ -65,12 +71,7 @@ class CheckpointStore:
 
     def read_log(self, log: str) -> list[dict[str, Any]]:
         """Return all rows that were appended to `log`."""
-        path = self.folder / log
-        if not path.exists():
-            return []
-        with path.open(encoding="utf-8") as lines:
-            # A kill can leave half a line at the end; what it belonged to was never saved.
-            return [json.loads(line) for line in lines if line.endswith("\n")]
+        return read_jsonl_log(self.folder / log)
 
     def note_work(self, number: int, column: str, sequences: int, tokens: int) -> None:
         """Note what the training's `number`-th piece of work is about to forward, lest a kill lose it.

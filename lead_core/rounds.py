@@ -7,7 +7,7 @@ monitoring.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from lead_core.loop_state import LoopState, from_checkpoint, init_loop, to_check
 from lead_core.reward import raw_reward, rescale_reward, update_range
 from lead_core.round_progress import RoundProgress, begin_progress
 from lead_core.selectors import Picks, PoolView, Quota, SelectionSettings, Selector
-from lead_core.selectors.contract import record_use
+from lead_core.selectors.contract import IntArray, SelectionState, record_use
 from lead_core.training import Trainer, check_finite, check_update
 from lead_core.utility import (
     FloatArray,
@@ -208,9 +208,6 @@ class RoundLoop:
         """Return the state after a round whose steps are all taken, and the records of it."""
         number = state.round + 1
         picks, steps = progress.picks, progress.steps
-        indices = picks.indices
-        first_step = self.trainer.steps_done - len(steps)
-        step_of = np.arange(len(indices)) // self.effective_batch
         rates = np.array([step.learning_rate for step in steps])
         loss_seen = np.concatenate([step.losses for step in steps])
         predicted = predict_change(state.memory, picks.arm, float(rates.sum()))
@@ -220,33 +217,17 @@ class RoundLoop:
             predicted=predicted.loss_change,
             displacement=gradient.displacement,
             learning_rates=rates,
-            steps=step_of,
+            steps=self._step_of(picks),
         )
-        before = state.selection.utility[indices]
+        before = state.selection.utility[picks.indices]
         after = update_utility(before, loss_seen, loss_change, self.utility.smoothing)
         raw = raw_reward(before, after)
         reward = rescale_reward(state.selection.reward_range, raw)
-        selection = record_use(state.selection, indices, after)
-        if self.utility.drift:
-            drifted = drift_unvisited(
-                selection.utility,
-                selection.uses > 0,
-                self.pool.view.clusters,
-                indices,
-                before - after,
-                self.utility.drift_prior_samples,
-            )
-            selection = replace(selection, utility=drifted)
-        selection = replace(
-            selection,
-            bandit=self.selector.learn(state.selection, picks, reward, self.settings),
-            reward_range=update_range(state.selection.reward_range, raw),
-        )
-        memory = remember(state.memory, picks.arm, gradient.summary)
+        selection = self._updated_selection(state.selection, picks, after, raw, reward)
         record = {
             "round": number,
             **_draw_record(picks),
-            "n_selected": len(indices),
+            "n_selected": len(picks.indices),
             "steps": len(steps),
             "eta": float(rates.sum()),
             "grad_sq_norm": gradient.summary.sq_norm,
@@ -262,25 +243,71 @@ class RoundLoop:
             "distinct": int(np.count_nonzero(selection.uses)),
             "heldout_loss": self.monitor(number),
         }
-        columns = {
-            "round": np.full(len(indices), number),
-            "step": first_step + step_of + 1,
-            "id": self.pool.ids[indices],
-            "source": self.pool.sources[indices],
-            "difficulty": self.pool.view.difficulty[indices],
-            "task": self.pool.view.task[indices],
+        figures = {
             "utility_before": before,
             "loss_seen": loss_seen,
             "loss_change": loss_change,
             "utility_after": after,
-            "uses": selection.uses[indices],
+            "uses": selection.uses[picks.indices],
             "tokens": np.concatenate([step.lengths for step in steps]),
         }
-        names, rows = list(columns), zip(*(c.tolist() for c in columns.values()), strict=True)
-        samples = [dict(zip(names, row, strict=True)) for row in rows]
-        visits = state.visits + len(indices)
+        memory = remember(state.memory, picks.arm, gradient.summary)
+        visits = state.visits + len(picks.indices)
         after_round = LoopState(number, visits, state.work_done, selection, memory)
-        return after_round, RoundReport(record, samples)
+        return after_round, RoundReport(record, self._sample_rows(number, picks, figures))
+
+    def _updated_selection(
+        self,
+        selection: SelectionState,
+        picks: Picks,
+        utility: FloatArray,
+        raw: float,
+        reward: float,
+    ) -> SelectionState:
+        """Return what selection carries on from a round: uses, utilities, the bandit paid.
+
+        utility [m]: the picks' new utilities. raw, reward: the arm's reward, and that rescaled.
+        """
+        updated = record_use(selection, picks.indices, utility)
+        if self.utility.drift:
+            drifted = drift_unvisited(
+                updated.utility,
+                updated.uses > 0,
+                self.pool.view.clusters,
+                picks.indices,
+                selection.utility[picks.indices] - utility,
+                self.utility.drift_prior_samples,
+            )
+            updated = replace(updated, utility=drifted)
+        return replace(
+            updated,
+            bandit=self.selector.learn(selection, picks, reward, self.settings),
+            reward_range=update_range(selection.reward_range, raw),
+        )
+
+    def _sample_rows(
+        self, number: int, picks: Picks, figures: Mapping[str, np.ndarray]
+    ) -> list[dict[str, Any]]:
+        """Return the selection's rows of round `number`, whose last step was just taken.
+
+        figures: columns [m] to set beside those that say what was picked, and when.
+        """
+        step_of = self._step_of(picks)
+        columns = {
+            "round": np.full(len(picks.indices), number),
+            "step": self.trainer.steps_done - step_of.max() + step_of,
+            "id": self.pool.ids[picks.indices],
+            "source": self.pool.sources[picks.indices],
+            "difficulty": self.pool.view.difficulty[picks.indices],
+            "task": self.pool.view.task[picks.indices],
+            **figures,
+        }
+        names, rows = list(columns), zip(*(c.tolist() for c in columns.values()), strict=True)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _step_of(self, picks: Picks) -> IntArray:
+        """Return for each pick which of the round's steps it is in, int [m], from 0."""
+        return np.arange(len(picks.indices)) // self.effective_batch
 
     def _with_exact_utilities(self, state: LoopState) -> LoopState:
         """Replace the utilities of all samples that may be picked by their true current loss."""

@@ -64,10 +64,32 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 
 def append_jsonl(path: Path, row: Any) -> None:
-    """Append one JSON line to a log that is nobody's input (timings, progress)."""
+    """Append one JSON line to a log that is nobody's input (timings, progress).
+
+    A line that a kill or a full disk cut short is ended first: it costs itself, not the next one too.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    line = f"{json.dumps(row, ensure_ascii=False)}\n".encode()
+    with path.open("a+b") as stream:
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            line = line if stream.read(1) == b"\n" else b"\n" + line
+        stream.write(line)
+
+
+def read_jsonl_log(path: Path) -> list[Any]:
+    """Return the rows of a log that was only ever appended to; none when it is not there.
+
+    Lines that are no JSON (cut short, see `append_jsonl`) are left out: what they belonged to was
+    never finished.
+    """
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_bytes().split(b"\n"):
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
 
 
 def read_log(path: Path) -> list[Any]:

@@ -23,16 +23,24 @@ def code_hash() -> str:
 
 
 def mark_finished(folder: Path) -> None:
-    """Note that the outputs of this training are written.
+    """Note that everything is written that is made of this training.
 
-    The state stays until another training starts: DVC may yet be killed before it has taken note of
-    the outputs, and would then run the stage again.
+    The state stays until `drop_finished_states`: DVC may yet be killed before it has taken note of the
+    outputs, and would then run the stage again.
     """
     write_text(folder / _FINISHED, "")
 
 
-def drop_finished_states(workspace: Path, *, keep: Path | None = None) -> None:
-    """Delete the states of finished trainings, but for `keep`; unfinished ones stay resumable."""
+def claim_state(folder: Path) -> None:
+    """Take back `mark_finished`: a training that goes on from a finished state must keep it."""
+    (folder / _FINISHED).unlink(missing_ok=True)
+
+
+def drop_finished_states(workspace: Path) -> None:
+    """Delete the states of finished trainings; those at work and those to be resumed stay.
+
+    For where no other training starts meanwhile: it might lose the state that it is about to claim.
+    """
     for folder in (workspace / ".lead_state").glob("train-*"):
-        if folder != keep and (folder / _FINISHED).exists():
-            shutil.rmtree(folder, ignore_errors=True)  # another training may be at it too
+        if (folder / _FINISHED).exists():
+            shutil.rmtree(folder, ignore_errors=True)  # another process may be at it too

@@ -121,7 +121,8 @@ def test_a_half_written_line_at_the_end_of_a_log_is_no_row(tmp_path):
     store.note_work(1, "training", 4, 9)
     with (tmp_path / "work.jsonl").open("a") as stream:
         stream.write('{"attempt": 1, "work": 1, "sequ')
-    assert CheckpointStore(tmp_path).begin_attempt(0) == (4, 9)
+    for _start in range(3):
+        assert CheckpointStore(tmp_path).begin_attempt(0) == (4, 9)
 
 
 def test_work_is_lost_only_behind_the_checkpoint_that_the_next_attempt_began_with(tmp_path):

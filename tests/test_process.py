@@ -3,11 +3,18 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from flows.process import LineSplitter, run_process
+from flows.process import (
+    LineSplitter,
+    allow_running,
+    run_process,
+    start_supervised,
+    stop_running,
+)
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -94,6 +101,101 @@ def test_however_the_owner_is_ended_no_process_is_left_behind(owner, tmp_path, n
     assert all(is_running(pid) for pid in pids)
     owner.send_signal(number)
     wait_for(lambda: not any(is_running(pid) for pid in pids))
+
+
+@pytest.fixture
+def stopped():
+    """Stopping as it is in a process of its own: whatever a test did, the next one may run."""
+    yield stop_running
+    allow_running()
+
+
+def test_stopping_ends_the_trees_of_all_threads_and_their_code_says_so(tmp_path, stopped):
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(run_python, TREE, folder) for folder in folders]
+        pids = [pid for folder in folders for pid in pids_in(folder)]
+        assert all(is_running(pid) for pid in pids)
+        stopped()
+    assert [future.result()[0] for future in futures] == [128 + signal.SIGTERM] * 2
+    assert not any(is_running(pid) for pid in pids)
+
+
+def test_a_command_that_was_still_waiting_for_a_thread_is_stopped_as_it_starts(tmp_path, stopped):
+    """The worker whose command was stopped takes the next one: that must not run for hours."""
+    with ThreadPoolExecutor(1) as pool:
+        futures = [pool.submit(run_python, "import time; time.sleep(9)", tmp_path) for _ in "abc"]
+        wait_for(futures[0].running)
+        stopped()
+    assert [future.result()[0] for future in futures] == [128 + signal.SIGTERM] * 3
+
+
+def test_a_command_that_is_just_being_started_is_stopped_too(tmp_path, stopped, monkeypatch):
+    """The stop comes between the start of its process and the note that it runs."""
+
+    def start_then_stop(*arguments, **options):
+        process = start_supervised(*arguments, **options)
+        stopped()
+        return process
+
+    monkeypatch.setattr("flows.process.start_supervised", start_then_stop)
+    assert run_python("import time; time.sleep(9)", tmp_path)[0] == 128 + signal.SIGTERM
+
+
+def test_commands_run_again_once_that_is_allowed(tmp_path, stopped):
+    stopped()
+    allow_running()
+    assert run_python("print('ran')", tmp_path) == (0, ["ran"])
+
+
+# As in a comparison: a flow hands commands to threads, and whatever interrupts it stops them all.
+FLOW = f"""
+import os, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from flows.process import run_process, stop_running
+
+def run(folder):
+    folder.mkdir()
+    return run_process([sys.executable, '-c', {TREE!r}], cwd=folder, environment=os.environ,
+        on_line=print, grace_seconds=5)
+
+with ThreadPoolExecutor(2) as pool:
+    try:
+        for n in range(4):
+            pool.submit(run, Path(str(n)))
+            print('submitted', flush=True)
+            time.sleep(float(sys.argv[1]))
+        time.sleep(300)
+    except KeyboardInterrupt:
+        stop_running()
+        raise
+"""
+
+
+@pytest.mark.parametrize("moment", ["submit", "middle"])
+def test_ctrl_c_ends_a_process_whose_threads_run_commands(tmp_path, moment):
+    seconds = "300" if moment == "submit" else "0"
+    flow = subprocess.Popen(
+        [sys.executable, "-c", FLOW, seconds],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert flow.stdout.readline() == b"submitted\n"
+        if moment == "middle":
+            assert all(is_running(pid) for name in "01" for pid in pids_in(tmp_path / name))
+        flow.send_signal(signal.SIGINT)
+        assert flow.wait(60) != 0
+    finally:
+        flow.kill()
+        flow.communicate()
+    started = list(tmp_path.glob("*/pids"))
+    assert not any(is_running(int(pid)) for path in started for pid in path.read_text().split())
 
 
 def test_a_command_that_ends_does_not_leave_its_background_jobs(tmp_path):

@@ -1,12 +1,14 @@
 import json
+import subprocess
 import sys
 
 import pytest
-from toy_workspace import make_workspace
+from toy_workspace import make_workspace, wait_for
 
 from flows.environment import stage_environment
 from flows.reproduce import StageError, reproduce_stage
 from flows.source_lock import source_lock_problem, update_source_lock
+from lead_core.errors import TransientError
 
 
 @pytest.fixture
@@ -82,6 +84,38 @@ def test_a_stage_without_a_reason_is_reported_with_dvcs(workspace):
 def test_a_stage_that_dvc_cannot_start_is_reported_with_dvcs_reason(workspace):
     (workspace / "train.sh").unlink()
     assert "No such file or directory" in failure(workspace).line
+
+
+# Takes DVC's own lock, as a process does that hashes a large pool, for longer than DVC waits.
+HOLD_LOCK = """
+import pathlib, sys, time, zc.lockfile
+lock = zc.lockfile.LockFile(".dvc/tmp/lock")
+pathlib.Path("held").touch()
+time.sleep(60)
+"""
+
+
+def test_a_lock_of_dvc_that_another_holds_may_be_free_at_the_next_try(workspace):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD_LOCK], cwd=workspace)
+    try:
+        wait_for((workspace / "held").exists)
+        error = failure(workspace)
+    finally:
+        holder.kill()
+        holder.wait()
+    assert error.line.startswith("stage train failed: Unable to acquire lock")
+    assert error.exit_code == TransientError.exit_code
+    assert reproduce(workspace)[0] == "ran"
+
+
+def test_so_may_one_that_was_taken_while_the_stage_ran(workspace):
+    (workspace / "hold.py").write_text(HOLD_LOCK)
+    (workspace / "train.sh").write_text(
+        "python hold.py & until test -e held; do sleep 0.1; done; touch adapter\n"
+    )
+    error = failure(workspace)
+    assert "failed to reproduce 'train': Unable to acquire lock" in error.line
+    assert error.exit_code == TransientError.exit_code
 
 
 def test_a_list_of_paths_in_use_that_a_kill_cut_short_does_not_block_the_next_run(workspace):

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -462,7 +463,10 @@ def test_a_pool_without_an_arm_trains_nothing(tmp_path):
 def test_a_kill_at_any_file_operation_and_a_rerun_give_the_same_bits(
     tmp_path, undisturbed, killed_at, every_steps
 ):
-    """A child process dies at its n-th write, rename or removal; then again a little later."""
+    """A child process dies at its n-th write, rename or removal; then again a little later.
+
+    Of a line that it was about to append it leaves the first half behind.
+    """
     options = {**LONG_ROUNDS, "checkpoint_every_steps": every_steps}
     whole, expected = undisturbed
     for operation in (killed_at, killed_at + 5):
@@ -491,6 +495,9 @@ def _die_at(operation: int) -> None:
         if writes or event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"):
             seen += 1
             if seen == operation:
+                if event == "open" and "a" in arguments[1]:
+                    with Path(arguments[0]).open("ab") as log:
+                        log.write(b'{"attempt": 1, "wo')
                 os._exit(9)
 
     sys.addaudithook(watch)

@@ -276,6 +276,46 @@ def test_training_killed_twice_ends_with_the_same_bits_in_the_same_mlflow_run(wo
     assert len(steps) == samples["step"].max()
 
 
+# What a cell of a comparison does: its held-out pass comes after the training.
+PART_OF_A_CELL = """
+import signal
+from pathlib import Path
+from flows.stages.train import run_training
+from lead_core.artifacts import Layout
+from lead_core.params import load_params
+before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+workspace = Path.cwd()
+params = load_params(workspace / "params.yaml")
+trained = run_training(params, Layout.below(Path("artifacts")), workspace)
+assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+print(trained.state.name)
+"""
+
+
+def test_a_training_within_something_longer_is_not_finished_and_drops_nobodys_state(copy):
+    """Not even when it goes on from a finished state, which others would be free to delete."""
+    (own,) = (copy / ".lead_state").glob("train-*")
+    assert (own / "finished").exists()
+    other = copy / ".lead_state/train-other"
+    other.mkdir()
+    (other / "finished").touch()
+    done = subprocess.run(
+        [sys.executable, "-c", PART_OF_A_CELL],
+        cwd=copy,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == own.name
+    assert not (own / "finished").exists()
+    assert other.exists()
+    call(copy, "flows.stages", "train")
+    assert (own / "finished").exists()
+    assert not other.exists()
+
+
 def test_another_algorithm_does_not_continue_a_finished_training(workspace, copy):
     utility = copy / "lead_core/utility.py"
     utility.write_text(

@@ -4,8 +4,10 @@ import pytest
 
 from lead_core.errors import LeadError
 from lead_core.storage import (
+    append_jsonl,
     json_text,
     read_json,
+    read_jsonl_log,
     replaced_directory,
     sha256_file,
     sha256_json,
@@ -57,6 +59,28 @@ def test_a_missing_or_broken_json_names_the_command_that_makes_it(tmp_path):
 def test_jsonl_is_one_value_per_line(tmp_path):
     write_jsonl(tmp_path / "x.jsonl", [{"a": "x\ny"}, 2])
     assert (tmp_path / "x.jsonl").read_text() == '{"a": "x\\ny"}\n2\n'
+
+
+@pytest.mark.parametrize("torn", ['{"n": 1', '{"n": 1, "t": "\u00e4', "\0\0\0", "\n"])
+def test_a_torn_line_costs_itself_and_neither_the_next_one_nor_the_log(tmp_path, torn):
+    path = tmp_path / "logs" / "x.jsonl"
+    append_jsonl(path, {"n": 0})
+    with path.open("ab") as stream:
+        stream.write(torn.encode()[:-1] if torn.endswith("\u00e4") else torn.encode())
+    assert read_jsonl_log(path) == [{"n": 0}]
+    append_jsonl(path, {"n": 2})
+    append_jsonl(path, {"n": 3})
+    assert read_jsonl_log(path) == [{"n": 0}, {"n": 2}, {"n": 3}]
+
+
+def test_a_log_of_whole_lines_holds_nothing_else(tmp_path):
+    for n in range(2):
+        append_jsonl(tmp_path / "x.jsonl", {"n": n})
+    assert (tmp_path / "x.jsonl").read_bytes() == b'{"n": 0}\n{"n": 1}\n'
+
+
+def test_a_log_that_is_not_there_has_no_rows(tmp_path):
+    assert read_jsonl_log(tmp_path / "x.jsonl") == []
 
 
 def test_a_files_hash_is_that_of_its_bytes(tmp_path):

@@ -1,14 +1,26 @@
-from lead_core.training_state import code_hash, drop_finished_states, mark_finished, state_folder
+from lead_core.training_state import (
+    claim_state,
+    code_hash,
+    drop_finished_states,
+    mark_finished,
+    state_folder,
+)
 
 
-def test_finished_states_go_and_unfinished_ones_stay(tmp_path):
-    done, kept, running = (state_folder(tmp_path, key * 64) for key in "abc")
-    for folder in (done, kept, running):
+def test_finished_states_go_and_unfinished_or_claimed_ones_stay(tmp_path):
+    done, claimed, running = (state_folder(tmp_path, key * 64) for key in "abc")
+    for folder in (done, claimed, running):
         folder.mkdir(parents=True)
     mark_finished(done)
-    mark_finished(kept)
-    drop_finished_states(tmp_path, keep=kept)
-    assert (done.exists(), kept.exists(), running.exists()) == (False, True, True)
+    mark_finished(claimed)
+    claim_state(claimed)
+    drop_finished_states(tmp_path)
+    assert (done.exists(), claimed.exists(), running.exists()) == (False, True, True)
+
+
+def test_a_state_that_is_not_there_yet_can_be_claimed(tmp_path):
+    claim_state(state_folder(tmp_path, "a" * 64))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_workspace_without_states_is_fine(tmp_path):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -45,6 +46,7 @@ from lead_core.tracking import open_run, resolve_settings
 from lead_core.tracking_run import TrackedRun
 from lead_core.training import OptimizerSettings, Trainer
 from lead_core.training_state import (
+    claim_state,
     code_hash,
     drop_finished_states,
     mark_finished,
@@ -52,6 +54,14 @@ from lead_core.training_state import (
 )
 
 LIBRARIES = ("accelerate", "numpy", "peft", "torch", "transformers")  # whose update may move a bit
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training whose outputs are written: what to say of it, and the folder of its state."""
+
+    summary: str
+    state: Path
 
 
 @dataclass(frozen=True)
@@ -106,37 +116,40 @@ def train(
     *,
     parent_key: Mapping[str, str] | None = None,
 ) -> str:
-    """Train, write adapter, rounds.jsonl, selection.parquet and manifest; return a summary.
+    """Train and write the outputs; return a summary. States of other finished trainings go."""
+    trained = run_training(params, layout, workspace, parent_key=parent_key)
+    drop_finished_states(workspace)
+    mark_finished(trained.state)
+    return trained.summary
 
-    parent_key: tags of the MLflow run that this training's run belongs to, as in a comparison.
+
+def run_training(
+    params: Params,
+    layout: Layout,
+    workspace: Path,
+    *,
+    parent_key: Mapping[str, str] | None = None,
+) -> Trained:
+    """Train and write adapter, rounds.jsonl, selection.parquet and manifest.
+
+    Other trainings may be at work beside it. Its state is the caller's to mark as finished, once all
+    is written that is made of this training. parent_key: tags of the MLflow run that this training's
+    run belongs to, as in a comparison.
     """
     started = time.monotonic()
-    selector = get_selector(params.select.selector)
     params, changes = effective_params(params)
     for change in changes:
         print(change, flush=True)
+    selector = get_selector(params.select.selector)
     inputs = read_inputs(params, layout)
     runtime = resolve_runtime(
         params.runtime.device, params.runtime.threads, params.runtime.precision
     )
-    settings = {
-        name: getattr(params, name).model_dump(mode="json")
-        for name in ("runtime", "model", "select", "bandit", "utility", "train")
-    }
-    identity = {
-        "code": [code_hash(), sha256_file(Path(__file__))],
-        "libraries": {name: version(name) for name in LIBRARIES},
-        "runtime": asdict(runtime),
-        "seed": params.seed,
-        "settings": settings,
-        **inputs.manifest,
-    }
-    key = sha256_json(identity)
+    key = training_key(params, inputs, runtime)
     state = state_folder(workspace, key)
-    drop_finished_states(workspace, keep=state)
-    tracking = resolve_settings(workspace, params.tracking.uri, params.tracking.experiment)
+    claim_state(state)
     with open_run(
-        tracking,
+        resolve_settings(workspace, params.tracking.uri, params.tracking.experiment),
         name=f"{selector.name}-seed{params.seed}",
         key={"lead.train_key": key},
         tags={
@@ -154,29 +167,32 @@ def train(
         limits = training_limits(params, inputs.pool.view.loss, whole_pool=selector.whole_pool)
         loop, model, tokenizer = build_loop(params, inputs, runtime, state, limits)
         recorder = _Recorder(run, layout.train / "timings.jsonl", loop.trainer.learning_rate_at)
-        loop = replace(
-            loop,
-            on_start=recorder.start,
-            on_round=recorder.take,
-            stop_requested=_stop_flag(),
-        )
-        try:
-            last = loop.run()
-        except Interrupted:
-            raise SystemExit(128 + signal.SIGTERM) from None
+        loop = replace(loop, on_start=recorder.start, on_round=recorder.take)
+        last = run_unless_stopped(loop)
         _check_trained(last, loop)
         _write(params, layout, loop, last, model, recorder, inputs)
         train_hash = sha256_file(layout.train / "manifest.json")
         _record(run, layout, inputs, loop, recorder, train_hash)
         run.log_adapter(model, tokenizer, inputs.model.path)
-    mark_finished(state)
     _note_times(layout, loop, recorder, time.monotonic() - started)
-    spent = loop.ledger.sequences
-    return (
-        f"trained {selector.name}: {last.round} rounds, {loop.trainer.steps_done} steps, "
-        f"{last.visits} samples ({int(np.count_nonzero(last.selection.uses))} distinct of "
-        f"{len(inputs.pool.ids)}); forwards: {spent['offline']} offline, {spent['selection']} to "
-        f"select, {spent['training']} in training"
+    return Trained(_summary(loop, last), state)
+
+
+def training_key(params: Params, inputs: TrainInputs, runtime: ResolvedRuntime) -> str:
+    """Return the hash of all that decides a training's bits: what may go on from its state."""
+    settings = {
+        name: getattr(params, name).model_dump(mode="json")
+        for name in ("runtime", "model", "select", "bandit", "utility", "train")
+    }
+    return sha256_json(
+        {
+            "code": [code_hash(), sha256_file(Path(__file__))],
+            "libraries": {name: version(name) for name in LIBRARIES},
+            "runtime": asdict(runtime),
+            "seed": params.seed,
+            "settings": settings,
+            **inputs.manifest,
+        }
     )
 
 
@@ -382,16 +398,32 @@ def _monitor(
     return monitor
 
 
-def _stop_flag() -> Callable[[], bool]:
-    """Return a function that says whether SIGTERM or Ctrl-C has come: training stops at a step."""
+def run_unless_stopped(loop: RoundLoop) -> LoopState:
+    """Run the loop; SIGTERM and Ctrl-C end this process at the next step, with its state saved."""
+    with _stop_flag() as stop_requested:
+        try:
+            last = replace(loop, stop_requested=stop_requested).run()
+        except Interrupted:
+            raise SystemExit(128 + signal.SIGTERM) from None
+    if stop_requested():  # in the last step: what is left to do has to wait as well
+        raise SystemExit(128 + signal.SIGTERM)
+    return last
+
+
+@contextlib.contextmanager
+def _stop_flag() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether SIGTERM or Ctrl-C has come; both act as before afterwards."""
     asked: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
         asked.append(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, note)
-    return lambda: bool(asked)
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _write(
@@ -461,6 +493,17 @@ def _record(
     run.log_artifact(layout.train / "rounds.jsonl", "train")
     run.log_artifact(layout.train / "manifest.json", "train")
     run.set_tags({"lead.train_hash": train_hash})
+
+
+def _summary(loop: RoundLoop, last: LoopState) -> str:
+    """Say in one line what was trained and what it forwarded."""
+    spent = loop.ledger.sequences
+    return (
+        f"trained {loop.selector.name}: {last.round} rounds, {loop.trainer.steps_done} steps, "
+        f"{last.visits} samples ({int(np.count_nonzero(last.selection.uses))} distinct of "
+        f"{len(loop.pool.ids)}); forwards: {spent['offline']} offline, {spent['selection']} to "
+        f"select, {spent['training']} in training"
+    )
 
 
 def _note_times(layout: Layout, loop: RoundLoop, recorder: _Recorder, seconds: float) -> None:
