@@ -17,7 +17,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.compare_plan import COMMAND, ComparePlan, open_plan, tabulate
 from flows.pipeline import lock_sources, publish_summary, run_stage
-from flows.process import stop_running
+from flows.process import allow_running, stop_running
 from flows.reproduce import StageError
 from flows.workspace import hold_workspace
 from lead_core.comparison.cells import COMPARISON_TAG, Cell
@@ -36,7 +36,10 @@ def compare_selectors(workspace: Path, jobs: int) -> ComparisonTable | None:
     Raises LeadError when cells failed, after the others are done and kept.
     """
     runner: Any = ThreadPoolTaskRunner(max_workers=jobs)  # its own type is narrower than asked for
-    return compare_pipeline.with_options(task_runner=runner)(workspace)
+    try:
+        return compare_pipeline.with_options(task_runner=runner)(workspace)
+    finally:
+        allow_running()  # its threads have ended
 
 
 @flow(name="lead-compare")

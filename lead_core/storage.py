@@ -92,13 +92,6 @@ def read_jsonl_log(path: Path) -> list[Any]:
     return rows
 
 
-def read_log(path: Path) -> list[Any]:
-    """Return the values of a log that `append_jsonl` wrote; none without the file."""
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 @contextlib.contextmanager
 def replaced_directory(path: Path) -> Iterator[Path]:
     """Yield an empty directory that takes the place of `path` only if the block succeeds."""

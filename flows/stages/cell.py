@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.stages.base import load_base, measure
-from flows.stages.train import train
+from flows.stages.train import run_training
 from lead_core.artifacts import Layout, read_manifest
 from lead_core.comparison.cells import COMPARISON_TAG, Cell
 from lead_core.comparison.identity import comparison_id
@@ -19,7 +19,7 @@ from lead_core.model import load_adapter, resolve_runtime
 from lead_core.origin import write_origin
 from lead_core.params import Params, effective_params, load_params
 from lead_core.selectors import get_selector
-from lead_core.storage import read_log, sha256_file, write_json
+from lead_core.storage import read_jsonl_log, sha256_file, write_json
 from lead_core.tracking import open_run, resolve_settings
 
 
@@ -34,7 +34,7 @@ def cell(params: Params, layout: Layout, workspace: Path) -> str:
     shared = load_params(workspace / "params.yaml").model_dump(mode="json")
     parent = {COMPARISON_TAG: comparison_id(shared, manifest, runtime.precision)}
     layout = Layout.below(layout.pool.parent, run=layout.comparison / own.name)
-    summary = train(params, layout, workspace, parent_key=parent)
+    trained = run_training(params, layout, workspace, parent_key=parent)
     model = load_adapter(load_base(params, layout, runtime), layout.train / "adapter")
     heldout, cost = measure(params, layout, runtime, model)
     effective = effective_params(params)[0].model_dump(mode="json")
@@ -76,11 +76,11 @@ def _seconds(layout: Layout) -> dict[str, float]:
     scores_sha256 = read_manifest(layout.scores, "score")["scores_sha256"]
     scored = [
         row["offline_seconds"]
-        for row in read_log(layout.scores.parent / "timings.jsonl")
+        for row in read_jsonl_log(layout.scores.parent / "timings.jsonl")
         if row.get("scores_sha256") == scores_sha256
     ]
     trained = [
-        row for row in read_log(layout.train / "timings.jsonl") if row.get("stage") == "train"
+        row for row in read_jsonl_log(layout.train / "timings.jsonl") if row.get("stage") == "train"
     ]
     seconds = {"offline": scored[-1]} if scored else {}
     if trained and trained[-1]["attempt"] == 1:
