@@ -44,9 +44,9 @@ def cell(params: Params, layout: Layout, workspace: Path) -> str:
     write_json(path, found)
     write_origin(path, workspace, {"seconds": _seconds(layout)})
     _record(found, params, layout, workspace, parent)
-    return (
-        f"{summary}\n{own.name}: held-out loss {found['heldout']['macro']:.4f} nats/token (macro)"
-    )
+    mark_finished(trained.state)
+    loss = found["heldout"]["macro"]
+    return f"{trained.summary}\n{own.name}: held-out loss {loss:.4f} nats/token (macro)"
 
 
 def with_monitoring(params: Params, pool_records: int) -> Params:
