@@ -21,6 +21,7 @@ from lead_core.params import Params, effective_params, load_params
 from lead_core.selectors import get_selector
 from lead_core.storage import read_jsonl_log, sha256_file, write_json
 from lead_core.tracking import open_run, resolve_settings
+from lead_core.training_state import mark_finished
 
 
 def cell(params: Params, layout: Layout, workspace: Path) -> str:
