@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -197,6 +199,95 @@ def sync() -> None:
     )
     if report.failure:
         raise LeadError(f"MLflow: {report.failure}; run `lead sync` again when it is there")
+
+
+@app.command()
+def doctor(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Whatever data.sources takes: paths, globs, URLs."),
+    ],
+    tokens: Annotated[
+        bool | None,
+        typer.Option(
+            "--tokens/--no-tokens",
+            help="Lengths in the tokens of the workspace's model, fetched if need be, or in words "
+            "(fast). Default: tokens if the model is on this machine.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Lengths in this model's tokens: a hub id, a folder, a .gguf file."),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=8, help="Longer records are rejected (default: data.max_tokens)."),
+    ] = None,
+    max_rejected: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Tolerated share of records that cannot be used (the next two apart).",
+        ),
+    ] = 0.01,
+    max_duplicates: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Tolerated share of records equal to an earlier one.",
+        ),
+    ] = 0.05,
+    max_too_long: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, metavar="SHARE", help="Tolerated share of records that are too long."
+        ),
+    ] = 0.05,
+    max_suspicious: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, metavar="SHARE", help="Tolerated share of usable records that look odd."
+        ),
+    ] = 0.05,
+    examples: Annotated[int, typer.Option(min=0, help="Records shown of each kind.")] = 3,
+    findings: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Write every finding here, as JSON lines.")
+    ] = None,
+    index_mb: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Memory for finding repeats. 64 are exact up to 786,432 different records; beyond, "
+            "duplicates are estimated.",
+        ),
+    ] = 64,
+    json_: Annotated[
+        bool, typer.Option("--json", help="The report as JSON, for machines.")
+    ] = False,
+) -> None:
+    """Check a pool before training: what would be rejected, what looks odd, what a limit costs.
+
+    Works in any folder and changes nothing. Exit code 0: fine; 1: a file breaks off, or there is
+    more of something than the --max options tolerate; 2: nothing to read, or a wrong option.
+    """
+    from flows.doctor import DoctorOptions, diagnose
+    from lead_core.checkup import Tolerances
+    from lead_core.doctor_report import as_json, as_text
+
+    tolerances = Tolerances(max_rejected, max_duplicates, max_too_long, max_suspicious)
+    options = DoctorOptions(tokens, model, max_tokens, tolerances, examples, index_mb, findings)
+    diagnosis = diagnose(files, Path.cwd(), options)
+    if json_:
+        print(json.dumps(as_json(diagnosis), indent=2))
+    else:
+        columns = shutil.get_terminal_size((90, 24)).columns
+        text = as_text(diagnosis, width=min(max(columns, 80), 100))
+        print(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding))
+    raise typer.Exit(1 if diagnosis.problems else 0)
 
 
 @app.command()

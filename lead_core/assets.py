@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,8 @@ from lead_core.storage import replaced_directory, sha256_file, sha256_json, writ
 
 EMBEDDED_PREFIX = "embedded://"
 # Code that a model brings is hashed too; it runs only where model.trust_remote_code says so.
-MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py")
+TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.py")
+MODEL_FILES = ("*.safetensors", *TOKENIZER_FILES)
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,38 @@ def resolve_model(name: str, revision: str | None) -> ResolvedModel:
     return _resolve_hub(name, revision)
 
 
+def resolve_tokenizer(name: str, revision: str | None, *, fetch: bool) -> ResolvedModel | None:
+    """Return the model called `name` for its tokenizer alone: of a hub model no weights are fetched.
+
+    None if it is not on this machine and `fetch` forbids to bring it. The hash of a hub model or a
+    folder stands for the tokenizer's files only. Raises as `resolve_model` does.
+    """
+    kind = model_kind(name)
+    path = Path(name).expanduser()
+    if kind in ("embedded", "gguf"):
+        gguf = embedded_model(name).sha256 if kind == "embedded" else sha256_file(path)
+        return resolve_model(name, revision) if fetch or _converted_folder(gguf).is_dir() else None
+    folder = path.resolve() if kind == "folder" else _hub_tokenizer(name, revision, fetch=fetch)
+    if folder is None:
+        return None
+    files = sorted({file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)})
+    sha256 = sha256_json({file.name: sha256_file(file) for file in files})
+    return ResolvedModel(name, folder, folder.name if kind == "hub" else None, sha256)
+
+
+def _hub_tokenizer(name: str, revision: str | None, *, fetch: bool) -> Path | None:
+    if fetch:
+        return _hub_folder(name, revision, TOKENIZER_FILES)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        cached = Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return cached if (cached / "tokenizer.json").is_file() else None
+
+
 def hash_model_folder(folder: Path) -> str:
     """Return one hash over names and contents of a model folder's weights, config and tokenizer."""
     files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
@@ -157,6 +191,11 @@ def _resolve_gguf(name: str, path: Path, sha256: str) -> ResolvedModel:
 
 
 def _resolve_hub(name: str, revision: str | None) -> ResolvedModel:
+    folder = _hub_folder(name, revision, MODEL_FILES)
+    return ResolvedModel(name, folder, folder.name, hash_model_folder(folder))
+
+
+def _hub_folder(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -166,7 +205,7 @@ def _resolve_hub(name: str, revision: str | None) -> ResolvedModel:
     )
 
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise LeadError(
             f"model.name: the hub has no model {name!r} at revision {revision or 'main'} that you "
@@ -178,7 +217,6 @@ def _resolve_hub(name: str, revision: str | None) -> ResolvedModel:
             f"try again with a network, or use a local folder or "
             f"{EMBEDDED_PREFIX}{next(iter(EMBEDDED_MODELS))}"
         ) from error
-    return ResolvedModel(name, folder, folder.name, hash_model_folder(folder))
 
 
 def _converted_folder(gguf_sha256: str) -> Path:

@@ -25,7 +25,7 @@ from lead_core.errors import LeadError
 from lead_core.params import SourceParams
 from lead_core.pool import HELDOUT_FILE, POOL_FILE
 from lead_core.progress import progress
-from lead_core.records import Message, Reason, Rejection, convert
+from lead_core.records import Message, Reason, Rejection, convert, record_id
 from lead_core.sources import RawRecord, read_source, redact
 from lead_core.storage import (
     json_text,
@@ -362,11 +362,6 @@ def _plant(
             )
         by_id[faulty.id] = sample
     return [by_id[name] for name in sorted(by_id)], faults
-
-
-def record_id(messages: Sequence[Message]) -> str:
-    """Return the id of a conversation: 16 hex digits of the hash of its messages."""
-    return sha256_json(messages)[:16]
 
 
 def _planted_rows(faults: Sequence[Fault]) -> list[dict[str, str]]:

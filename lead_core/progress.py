@@ -30,7 +30,7 @@ class _Bar:
 
 
 class _Lines:
-    def __init__(self, total: int, label: str, unit: str):
+    def __init__(self, total: int | None, label: str, unit: str):
         self._total, self._label, self._unit = total, label, unit
         self._done = 0
         self._start = self._last = time.monotonic()
@@ -39,7 +39,7 @@ class _Lines:
     def advance(self, n: int = 1) -> None:
         self._done += n
         now = time.monotonic()
-        if self._done >= self._total:
+        if self._total is not None and self._done >= self._total:
             if self._spoke or now - self._start >= LOG_EVERY_SECONDS:
                 self._say(now)
         elif now - self._last >= LOG_EVERY_SECONDS:
@@ -47,20 +47,22 @@ class _Lines:
 
     def _say(self, now: float) -> None:
         elapsed = now - self._start
-        left = elapsed / max(self._done, 1) * (self._total - self._done)
-        share = 100 * self._done / max(self._total, 1)
-        print(
-            f"{self._label}: {self._done}/{self._total} {self._unit} ({share:.0f} %), "
-            f"{elapsed:.0f} s gone, about {left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
+        if self._total is None:
+            figures = f"{self._done} {self._unit}, {elapsed:.0f} s gone"
+        else:
+            left = elapsed / max(self._done, 1) * (self._total - self._done)
+            share = 100 * self._done / max(self._total, 1)
+            figures = (
+                f"{self._done}/{self._total} {self._unit} ({share:.0f} %), "
+                f"{elapsed:.0f} s gone, about {left:.0f} s left"
+            )
+        print(f"{self._label}: {figures}", file=sys.stderr, flush=True)
         self._last, self._spoke = now, True
 
 
 @contextmanager
-def progress(total: int, label: str, unit: str) -> Iterator[Progress]:
-    """Yield a counter for `total` units of work, shown on stderr under `label`."""
+def progress(total: int | None, label: str, unit: str) -> Iterator[Progress]:
+    """Yield a counter for `total` units of work (None: not known), shown on stderr under `label`."""
     if sys.stderr.isatty():
         with tqdm(total=total, desc=label, unit=unit, delay=QUIET_SECONDS, leave=False) as bar:
             yield _Bar(bar)

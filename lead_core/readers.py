@@ -76,6 +76,14 @@ def format_suffix(label: str) -> str:
     return inner.suffix
 
 
+def text_encoding(path: Path, label: str) -> str | None:
+    """Return Python's name of a text file's encoding, ``utf-8-sig`` with a byte order mark.
+
+    Only the head is read. None for Parquet, which is no text.
+    """
+    return None if format_suffix(label) == ".parquet" else _Text(path, label).encoding
+
+
 class _Text:
     """The decoded text of a file in blocks; ends early, with `damage` set, if decompression fails.
 
@@ -91,9 +99,9 @@ class _Text:
             head += block
             if len(head) >= _SNIFFED_BYTES:
                 break
-        encoding = json.detect_encoding(head)
-        errors = "surrogateescape" if encoding.startswith("utf-8") else "backslashreplace"
-        self._decoder = codecs.getincrementaldecoder(encoding)(errors)
+        self.encoding = json.detect_encoding(head)
+        errors = "surrogateescape" if self.encoding.startswith("utf-8") else "backslashreplace"
+        self._decoder = codecs.getincrementaldecoder(self.encoding)(errors)
         self.head = self._decoder.decode(head)
 
     def __iter__(self) -> Iterator[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from lead_core.storage import sha256_json
 
 Message = dict[str, str]
 
@@ -115,6 +117,18 @@ def convert(record: Any) -> list[Message] | Rejection:
         return rejected.rejection
 
 
+def record_id(messages: Sequence[Message]) -> str:
+    """Return the id of a conversation: 16 hex digits of the hash of its messages."""
+    return sha256_json(messages)[:16]
+
+
+def form_of(record: Any) -> str | None:
+    """Return the key that decides how `convert` reads `record`: messages, instruction, ...; or None."""
+    if not isinstance(record, Mapping):
+        return None
+    return next((key for key in (*_TURN_LISTS, *_PAIRS) if record.get(key) is not None), None)
+
+
 def _convert(record: Any) -> list[Message]:
     if not isinstance(record, Mapping):
         raise _RejectedError(
@@ -136,13 +150,13 @@ def _convert(record: Any) -> list[Message]:
 
 
 def _turns(given: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
-    for key in _TURN_LISTS:
-        if key in given:
-            return _listed_turns(key, given[key])
-    for prompt_key, response_keys in _PAIRS.items():
-        if prompt_key in given:
-            return _pair(given, prompt_key, response_keys)
-    raise _RejectedError(Reason.UNKNOWN_FORMAT, f"found {_keys(given)}; accepted: {ACCEPTED_FORMS}")
+    form = form_of(given)
+    if form is None:
+        detail = f"found {_keys(given)}; accepted: {ACCEPTED_FORMS}"
+        raise _RejectedError(Reason.UNKNOWN_FORMAT, detail)
+    if form in _TURN_LISTS:
+        return _listed_turns(form, given[form])
+    return _pair(given, form, _PAIRS[form])
 
 
 def _system_turn(given: Mapping[Any, Any]) -> list[tuple[Any, Any]]:

@@ -169,13 +169,15 @@ def _local_files(pattern: str, workspace: Path) -> list[SourceFile]:
         found = sorted(name for name in found if (workspace / name).is_file())
         if not found:
             raise LeadError(
-                f"{pattern}: no file matches (looked in {workspace}); check its entry in params.yaml"
+                f"{pattern}: no file matches (looked in {workspace}); check its entry in "
+                "params.yaml, or the command line"
             )
     files = [SourceFile(path_label(name, workspace), workspace / name) for name in found]
     for file in files:
         if not file.path.exists():
             raise LeadError(
-                f"{file.label}: no such file (looked in {workspace}); check its entry in params.yaml"
+                f"{file.label}: no such file (looked in {workspace}); check its entry in "
+                "params.yaml, or the command line"
             )
         if file.path.is_dir():
             raise LeadError(

@@ -1,7 +1,7 @@
 import pytest
 from conftest import make_tokenizer
 
-from lead_core.chat import EncodingError, assistant_header, check_tokenizer, encode
+from lead_core.chat import EncodingError, assistant_header, check_tokenizer, count_tokens, encode
 from lead_core.errors import LeadError
 
 
@@ -86,3 +86,26 @@ def test_a_model_without_a_chat_template_is_refused_with_advice():
         LeadError, match="base has no chat template; use an instruction-tuned model"
     ):
         check_tokenizer(tokenizer, "base")
+
+
+def test_counted_tokens_are_those_that_encoding_gives():
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.enable_truncation(3)
+    tokenizer.backend_tokenizer.enable_padding(length=99)
+    conversations = [say("hi", "yes"), say("a", "bé", "c", "d </s> e"), say("", "x")]
+    counted = count_tokens(tokenizer, conversations)
+    encoded = [encode(tokenizer, messages) for messages in conversations]
+    assert counted == [
+        (one.response_start, len(one.input_ids) - one.response_start) for one in encoded
+    ]
+    assert count_tokens(tokenizer, []) == []
+
+
+def test_a_conversation_that_the_template_refuses_is_counted_as_an_error():
+    tokenizer = make_tokenizer()
+    refuse = "{% if messages[0]['content'] == 'no' %}{{ raise_exception('why') }}{% endif %}"
+    tokenizer.chat_template = refuse + tokenizer.chat_template
+    first, second, third = count_tokens(tokenizer, [say("a", "b"), say("no", "b"), say("a", "b")])
+    assert first == third
+    assert isinstance(second, EncodingError)
+    assert str(second) == "the chat template refuses it: why"

@@ -7,7 +7,7 @@ from test_pool import pairs, prepared
 
 from lead_core.dirt import Clean, Kind, plan_faults
 from lead_core.pool import open_heldout, open_pool
-from lead_core.preparation import record_id
+from lead_core.records import record_id
 from lead_core.storage import read_json
 
 

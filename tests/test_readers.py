@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lead_core.errors import LeadError
-from lead_core.readers import read_file
+from lead_core.readers import read_file, text_encoding
 from lead_core.records import Reason
 
 ROWS = [{"question": f"Q{i}?", "answer": f"A{i} é\u2028x"} for i in range(5)]
@@ -34,6 +34,21 @@ def values(elements):
 
 def problems(elements):
     return [(e.line, e.problem.reason, e.problem.detail) for e in elements if e.problem]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "encoding"),
+    [
+        ("a.jsonl", b'{"a": 1}\n', "utf-8"),
+        ("a.jsonl", b'\xef\xbb\xbf{"a": 1}\n', "utf-8-sig"),
+        ("a.json", '{"a": 1}'.encode("utf-16"), "utf-16"),
+        ("a.csv.gz", gzip.compress(b"\xef\xbb\xbfa,b\n"), "utf-8-sig"),
+        ("a.parquet", b"", None),
+    ],
+)
+def test_the_encoding_of_a_file_is_known_from_its_head(tmp_path, name, content, encoding):
+    (tmp_path / name).write_bytes(content)
+    assert text_encoding(tmp_path / name, name) == encoding
 
 
 def test_json_lines_are_numbered_and_blank_ones_skipped(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lead_core.records import ACCEPTED_FORMS, Reason, Rejection, convert, unfold
+from lead_core.records import ACCEPTED_FORMS, Reason, Rejection, convert, form_of, unfold
 
 CONVERSATION = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
 
@@ -34,6 +34,21 @@ def turns(*pairs):
 )
 def test_every_known_form_becomes_the_same_conversation(record):
     assert convert(record) == CONVERSATION
+
+
+@pytest.mark.parametrize(
+    ("record", "form"),
+    [
+        ({"messages": CONVERSATION, "prompt": "a"}, "messages"),
+        ({"messages": None, "instruction": "a", "output": "b"}, "instruction"),
+        ({"question": 1, "answer": 2}, "question"),
+        ({"text": "a"}, None),
+        (["a"], None),
+        (None, None),
+    ],
+)
+def test_a_form_is_named_by_the_key_that_decides(record, form):
+    assert form_of(record) == form
 
 
 def test_the_input_of_an_alpaca_record_follows_its_instruction():

@@ -9,6 +9,7 @@ from lead_core.storage import (
     read_json,
     read_jsonl_log,
     replaced_directory,
+    replaced_file,
     sha256_file,
     sha256_json,
     write_bytes,
@@ -26,6 +27,18 @@ def test_a_failing_write_leaves_the_old_file_and_no_scrap(tmp_path):
         write_bytes(path, "text")
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_file_is_replaced_only_when_the_block_succeeds(tmp_path):
+    path = tmp_path / "out.jsonl"
+    for text in ("first\n", "second\n"):
+        with replaced_file(path) as stream:
+            stream.write(text)
+    with pytest.raises(ZeroDivisionError), replaced_file(path) as stream:
+        stream.write("third\n")
+        stream.write(str(1 / 0))
+    assert path.read_text() == "second\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
 
 
 def test_a_directory_is_replaced_only_when_the_block_succeeds(tmp_path):
