@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from lead_core.errors import LeadError, TransientError
+from lead_core.export_forms import Form
 
 app = typer.Typer(
     help="LEAD: iterative data selection for LLM instruction tuning, as a versioned pipeline.",
@@ -141,6 +142,69 @@ def compare(
     with hold_workspace(workspace):
         _edit_params(workspace, overrides)
         _compare(workspace, jobs, quiet=quiet)
+
+
+@app.command()
+def export(
+    out: Annotated[
+        Path | None,
+        typer.Argument(help="Folder for the selected subset (default: export, if nothing else)."),
+    ] = None,
+    format_: Annotated[
+        Form,
+        typer.Option(
+            "--format",
+            help="messages, sharegpt or alpaca: JSONL; dataset: Parquet that load_dataset reads.",
+        ),
+    ] = Form.MESSAGES,
+    scores: Annotated[
+        bool,
+        typer.Option(
+            "--with-scores/--no-scores",
+            help="Keep id, source, utility, round, uses and clusters beside each conversation.",
+        ),
+    ] = True,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", help="Folder for the adapter (peft) with its tokenizer."),
+    ] = None,
+    merged: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT",
+            help="Folder for the base model with the adapter merged in: loads without us. "
+            "Needs memory for all weights in float32.",
+        ),
+    ] = None,
+) -> None:
+    """Take the selected subset, the adapter or the tuned model to other tools.
+
+    Beside the subset lie configs for LLaMA-Factory, TRL and axolotl, and a
+    README.md that says how to train with each. Folders are written whole or not
+    at all; one that is there is replaced only if `lead export` wrote it and
+    nobody changed it since. Examples:
+
+    lead export subset --format sharegpt
+
+    lead export --adapter adapter --merged model
+    """
+    import warnings
+
+    from flows.workspace import find_workspace, hold_workspace
+
+    # Other people's deprecations are nothing that a user can act on.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    wanted = {"subset": out, "adapter": adapter, "merged": merged}
+    if not any(wanted.values()):
+        wanted["subset"] = Path("export")
+    folders = {name: path.resolve() if path else None for name, path in wanted.items()}
+    workspace = find_workspace(Path.cwd())
+    os.chdir(workspace)  # what params.yaml names is relative to it
+    with hold_workspace(workspace):
+        from flows.export import export as write
+
+        for line in write(workspace, form=format_, scores=scores, **folders):
+            print(line)
 
 
 @app.command()

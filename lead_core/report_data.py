@@ -59,17 +59,10 @@ class FinishedRun:
 
 def read_run(layout: Layout) -> FinishedRun:
     """Read the outputs of all stages; LeadError when one is absent or was made from other inputs."""
-    pool_manifest = read_manifest(layout.pool, "prepare")
-    scores, scores_manifest = read_scores(layout.scores)
-    clusters, clusters_manifest = read_clusters(layout.clusters)
-    train = read_manifest(layout.train, "train")
+    scores, _ = read_scores(layout.scores)
+    clusters, _ = read_clusters(layout.clusters)
+    pool_manifest, train = read_training_manifests(layout)
     results = read_json(layout.evaluation / "results.json", made_by="dvc repro evaluate")
-    for what, manifest, key, stage in (
-        ("the pool", pool_manifest, "pool_sha256", "train"),
-        ("the scores", scores_manifest, "scores_sha256", "train"),
-        ("the clusters", clusters_manifest, "clusters_sha256", "train"),
-    ):
-        check_chain(f"the training ({what})", train[key], manifest[key], stage)
     evaluated = results["inputs"]["adapter_sha256"]
     check_chain("the evaluation", evaluated, train["adapter_sha256"], "evaluate")
     samples = pd.read_parquet(_existing(layout.train / "selection.parquet"))
@@ -88,6 +81,19 @@ def read_run(layout: Layout) -> FinishedRun:
         samples=samples,
         rounds=[json.loads(line) for line in lines if line],
     )
+
+
+def read_training_manifests(layout: Layout) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the manifests of pool and training; LeadError when it had other inputs than are there."""
+    train = read_manifest(layout.train, "train")
+    pool = read_manifest(layout.pool, "prepare")
+    for what, manifest, key in (
+        ("the pool", pool, "pool_sha256"),
+        ("the scores", read_manifest(layout.scores, "score"), "scores_sha256"),
+        ("the clusters", read_manifest(layout.clusters, "cluster"), "clusters_sha256"),
+    ):
+        check_chain(f"the training ({what})", train[key], manifest[key], "train")
+    return pool, train
 
 
 def _existing(path: Path) -> Path:
