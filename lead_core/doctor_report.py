@@ -40,6 +40,7 @@ MEANINGS: Mapping[Kind, str] = {
     Reason.TEMPLATE: "the model's chat template refuses it",
     Reason.TOO_LONG: "longer than data.max_tokens",
     Reason.DUPLICATE: "exactly the same conversation came before",
+    Reason.CONTAMINATED: "it overlaps with a benchmark (only prepare checks that)",
     Sign.REPLACEMENT_CHARACTER: "U+FFFD: text was lost in an earlier conversion",
     Sign.MOJIBAKE: "UTF-8 was once read as another encoding",
     Sign.CONTROL_CHARACTER: "characters that no text needs",
