@@ -56,6 +56,7 @@ def compare_pipeline(workspace: Path) -> ComparisonTable | None:
         if missing or plan.base_missing():
             _record(plan, None)  # the parent, before its children
             failures = _run_missing(plan, missing, lock)
+            drop_finished_states(workspace)
         table = tabulate(plan)
         _record(plan, table)
         if table is not None:

@@ -109,15 +109,9 @@ def read_inputs(params: Params, layout: Layout) -> TrainInputs:
     return TrainInputs(model, pool, open_heldout(layout.pool, verify=True), hashes, offline)
 
 
-def train(
-    params: Params,
-    layout: Layout,
-    workspace: Path,
-    *,
-    parent_key: Mapping[str, str] | None = None,
-) -> str:
+def train(params: Params, layout: Layout, workspace: Path) -> str:
     """Train and write the outputs; return a summary. States of other finished trainings go."""
-    trained = run_training(params, layout, workspace, parent_key=parent_key)
+    trained = run_training(params, layout, workspace)
     drop_finished_states(workspace)
     mark_finished(trained.state)
     return trained.summary
