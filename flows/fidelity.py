@@ -22,9 +22,17 @@ from lead_core.errors import LeadError
 from lead_core.fidelity import Estimator, estimators_for
 from lead_core.fidelity_plot import fidelity_plot
 from lead_core.fidelity_probe import FidelityProbe
-from lead_core.fidelity_report import FIGURES, figures_frame, judge, last_rounds, markdown
+from lead_core.fidelity_report import (
+    FIGURES,
+    figures_frame,
+    judge,
+    last_rounds,
+    markdown,
+    rounds_reached,
+)
+from lead_core.method_version import METHOD_VERSION
 from lead_core.model import ResolvedRuntime, resolve_runtime
-from lead_core.params import Params, load_params
+from lead_core.params import Params, effective_params, load_params
 from lead_core.rounds import Limits, RoundReport
 from lead_core.storage import read_json, sha256_json, write_bytes, write_json, write_text
 from lead_core.tracking_process import origin_tags
@@ -60,13 +68,16 @@ class FidelityPlan:
 
 def measure_fidelity(workspace: Path, plan: FidelityPlan) -> list[str]:
     """Measure all seeds that are not finished, write table and picture, and return the verdict."""
-    given = load_params(workspace / "params.yaml", plan.overrides)
+    given, changes = effective_params(load_params(workspace / "params.yaml", plan.overrides))
+    for change in changes:
+        print(change, flush=True)
     configured = configured_estimator(given)
     inputs = read_inputs(given, Layout.below(workspace / "artifacts"))
     runtime = resolve_runtime(given.runtime.device, given.runtime.threads, given.runtime.precision)
     runs = {seed: probed_params(given, seed) for seed in plan.seeds}
     identities = {
         seed: {
+            "method_version": METHOD_VERSION,
             "params": {name: params.model_dump(mode="json")[name] for name in ("seed", *SECTIONS)},
             "configured": configured.name,
             "runtime": asdict(runtime),
@@ -225,7 +236,8 @@ def _commit(workspace: Path) -> dict[str, Any]:
 
 
 def _verdict(results: Sequence[dict[str, Any]], name: str) -> list[str]:
-    """Return one line per target for the setting of params.yaml."""
+    """Return one line per target for the setting of params.yaml and its selector."""
     last: pd.DataFrame = last_rounds(figures_frame(results))
     means = last.groupby(["group", "estimator"])[list(FIGURES)].mean()
-    return [f"{target}: {verdict}" for target, verdict in judge(means, name).items()]
+    verdicts = judge(means, name, rounds_reached(results))
+    return [f"{target}: {verdict}" for target, verdict in verdicts.items()]

@@ -51,7 +51,7 @@ def test_each_tool_is_imported_only_by_its_owner(package):
 
 
 def test_the_algorithm_imports_numpy_and_nothing_heavier():
-    allowed = {"__future__", "collections", "dataclasses", "typing", "numpy", "lead_core"}
+    allowed = {"__future__", "abc", "collections", "dataclasses", "typing", "numpy", "lead_core"}
     for path in SOURCES:
         if (
             name_of(path).removeprefix("lead_core/").partition("/")[0].removesuffix(".py")

@@ -7,7 +7,7 @@ import pytest
 
 from lead_core.fidelity import GROUPS, LAST_SEEN, STALE, Estimator, estimators_for
 from lead_core.fidelity_plot import fidelity_plot
-from lead_core.fidelity_report import figures_frame, judge, last_rounds, markdown
+from lead_core.fidelity_report import figures_frame, judge, last_rounds, markdown, rounds_reached
 
 NAMES = [estimator.name for estimator in estimators_for(0.1)]
 OWN = Estimator("displacement", False, 0.1, False).name
@@ -54,7 +54,7 @@ def means_of(*results):
 
 
 def test_targets_are_judged_by_the_means_over_seeds():
-    verdicts = judge(means_of(make_result(0, change=-0.03), make_result(1, change=0.01)), OWN)
+    verdicts = judge(means_of(make_result(0, change=-0.03), make_result(1, change=0.01)), OWN, 12)
     assert verdicts == {
         "Spearman of trained samples at least 0.95": "reached (0.950)",
         "Spearman of unvisited samples at least 0.90": "reached (0.910)",
@@ -64,11 +64,26 @@ def test_targets_are_judged_by_the_means_over_seeds():
     }
 
 
+def test_the_spearman_targets_apply_from_the_twelfth_round_of_every_seed():
+    verdicts = judge(means_of(make_result()), OWN, 11)
+    assert list(verdicts.values()) == [
+        "not applicable before round 12 (0.960)",
+        "not applicable before round 12 (0.910)",
+        "reached",
+        "reached",
+        "missed (equal)",
+    ]
+    long, short = make_result(0, rounds=13), make_result(1, rounds=11)
+    assert rounds_reached([long, short]) == 11
+    assert "not applicable before round 12 (0.960)" in markdown([long, short], "lead fidelity")
+    assert "not applicable" not in markdown([long], "lead fidelity")
+
+
 def test_a_verdict_says_in_what_an_estimate_is_behind():
     means = means_of(make_result())
-    assert judge(means, NONE)["trained samples: better than last_seen"] == "missed (MAE)"
-    assert judge(means, DRIFT)["unvisited samples: better than stale"] == "missed (Spearman)"
-    assert judge(means, NAMES[3])["trained samples: better than last_seen"] == (
+    assert judge(means, NONE, 12)["trained samples: better than last_seen"] == "missed (MAE)"
+    assert judge(means, DRIFT, 12)["unvisited samples: better than stale"] == "missed (Spearman)"
+    assert judge(means, NAMES[3], 12)["trained samples: better than last_seen"] == (
         "missed (Spearman and MAE)"
     )
 
@@ -77,7 +92,7 @@ def test_a_figure_that_is_not_defined_reaches_nothing():
     result = make_result()
     for row in result["rounds"]:
         row["groups"]["unvisited"]["estimators"] = dict.fromkeys(NAMES)
-    verdicts = judge(means_of(result), OWN)
+    verdicts = judge(means_of(result), OWN, 12)
     assert verdicts["Spearman of unvisited samples at least 0.90"] == "missed (not defined)"
     assert verdicts["unvisited samples: better than stale"] == "not defined"
     assert f"| {STALE} |  |  |  |" in markdown([result], "lead fidelity")

@@ -20,7 +20,12 @@ def make_plan(out: Path, **changes) -> FidelityPlan:
 
 
 IDENTITIES = {
-    seed: {"params": {"seed": seed}, "rounds": 12, "hashes": {"pool_sha256": "p"}}
+    seed: {
+        "method_version": 1,
+        "params": {"seed": seed},
+        "rounds": 12,
+        "hashes": {"pool_sha256": "p"},
+    }
     for seed in (0, 1)
 }
 
@@ -45,6 +50,7 @@ def test_a_finished_seed_is_not_measured_again(tmp_path):
     [
         ({"params": {"seed": 7}}, "other params"),
         ({"hashes": {"pool_sha256": "q"}, "rounds": 3}, "other rounds, hashes"),
+        ({"method_version": 0}, "other method_version"),
     ],
 )
 def test_a_result_of_something_else_is_refused_and_kept(tmp_path, change, named):

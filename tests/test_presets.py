@@ -14,6 +14,7 @@ from flows.cli import main
 from flows.params_file import edit_params
 from flows.presets import preset_overrides
 from lead_core.chat import assistant_header, encode, render
+from lead_core.comparison.identity import NEUTRAL, comparison_id
 from lead_core.errors import LeadError
 from lead_core.params import load_params
 
@@ -49,6 +50,44 @@ def test_every_preset_is_applied_whole_and_keeps_the_comments(workspace, name):
     wanted = dict(leaves(yaml.safe_load((workspace / f"presets/{name}.yaml").read_text())))
     assert {key: applied[key] for key in wanted} == wanted
     assert all(line in path.read_text().splitlines() for line in comments)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("before", PRESETS)
+def test_a_preset_gives_the_same_parameters_whatever_preset_came_before(workspace, before, name):
+    path = workspace / "params.yaml"
+    edit_params(path, preset_overrides(workspace, before))
+    edit_params(path, preset_overrides(workspace, name))
+    alone = load_params(REPOSITORY / "params.yaml", preset_overrides(REPOSITORY, name))
+    assert load_params(path) == alone
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_sets_every_key_that_decides_a_number(name):
+    """So that no shipped default shows through, and a change of one makes no other experiment."""
+    theirs = {"compare", "report", "tracking"}  # what is compared and recorded, and where to
+    params = load_params(REPOSITORY / "params.yaml").model_dump(mode="json", exclude=theirs)
+    allowed = NEUTRAL | {"evaluate.run_generated_code"}  # a permission is the user's to give
+    text = (REPOSITORY / f"presets/{name}.yaml").read_text()
+    told = dict(leaves(yaml.safe_load(text)))
+
+    def is_told(key):
+        """Whether the preset has the key, a section in its place, or none where it lies."""
+        return any(f"{key}.".startswith(f"{t}.") or t.startswith(f"{key}.") for t in told)
+
+    assert [key for key, _ in leaves(params) if key not in allowed and not is_told(key)] == []
+
+
+def test_the_reference_benchmark_is_the_one_whose_cells_are_kept():
+    """Change this identity only on purpose: every kept cell of the benchmark is retired with it."""
+    overrides = [*preset_overrides(REPOSITORY, "reference"), "data.local_copies=../shared/data"]
+    params = load_params(REPOSITORY / "params.yaml", overrides)
+    inputs = {
+        "pool_sha256": "53e3347e14c18bf55c22176b675822e6593ba80a00da51f54aadcbae34626958",
+        "heldout_sha256": "6d9d14ee96299ee21b4ee0102d29872a21d785a9a26a156f4fda79803912581f",
+        "model_sha256": "39a8f9fe079ddbbaeeb83717ca54f83e3eaf14084edf75ec6c4f4fbaa5e893ef",
+    }
+    assert comparison_id(params.model_dump(mode="json"), inputs, "bf16") == "7c56d46663ea26d8"
 
 
 def test_every_value_of_the_paper_preset_says_where_it_is_from():

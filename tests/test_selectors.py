@@ -1,4 +1,4 @@
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +11,17 @@ from lead_core.errors import LeadError
 from lead_core.params import flatten, load_params, with_fixed
 from lead_core.selectors import (
     SELECTORS,
+    Picks,
     PoolView,
     Quota,
     SelectionSettings,
+    Selector,
     get_selector,
 )
 from lead_core.selectors.contract import (
     init_selection,
     largest_remainder,
+    least_used,
     record_use,
     top_by,
 )
@@ -149,6 +152,21 @@ def test_the_page_of_selectors_names_each_with_what_it_fixes():
             assert f"`{key}` {value}" in row, name
     readme = (ROOT / "README.md").read_text()
     assert all(f"`{name}`" in readme for name in SELECTORS)
+
+
+def test_a_selector_of_ones_own_says_how_to_pick_and_has_no_bandit_by_default():
+    @dataclass(frozen=True)
+    class First(Selector):
+        def pick(self, pool, state, settings, quota, rng):
+            return Picks(np.flatnonzero(least_used(state, np.isfinite(pool.loss)))[: quota.visits])
+
+    pool, first = make_pool(n=6), First("first")
+    state, history = play(first, pool, Quota(8, 6))
+    assert state.uses.tolist() == [2, 2, 1, 1, 1, 1]
+    assert first.learn(state, history[0][0], 1.0, SETTINGS) is state.bandit
+    assert (first.reads_scores, first.reads_utilities, first.fixes) == (True, False, {})
+    with pytest.raises(TypeError, match=r"abstract method '?pick"):
+        Selector("none")
 
 
 def test_an_unknown_selector_is_named_with_the_known_ones():

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from conftest import make_model, make_tokenizer
 
+from lead_core.method_version import METHOD_VERSION
 from lead_core.params import override
 
 ROOT = Path(__file__).parents[1]
@@ -372,7 +373,7 @@ def test_the_fidelity_benchmark_measures_each_seed_once_and_touches_no_output(co
     options += ["--set", "utility.drift=cluster", "--out", "measured"]
     first = call(copy, "lead", *options)
     assert "seed 1, round 2: " in first
-    assert "Spearman of trained samples at least 0.95: " in first
+    assert "Spearman of trained samples at least 0.95: not applicable before round 12 (" in first
     files = hashes(copy / "measured")
     assert set(files) == {
         "fidelity-seed0.json",
@@ -384,6 +385,7 @@ def test_the_fidelity_benchmark_measures_each_seed_once_and_touches_no_output(co
     assert result["configured"] == "displacement/remaining, b=0.1 + drift"
     assert [row["round"] for row in result["rounds"]] == [1, 2]
     assert result["params"]["seed"] == 1
+    assert result["method_version"] == METHOD_VERSION
     assert result["ledger"]["training"]["sequences"] == result["trajectory"]["visits"]
     assert result["ledger"]["evaluation"]["sequences"] > 0
     assert f"lead {' '.join(options[:7])} --out measured --set utility.drift=cluster" in (
@@ -396,6 +398,21 @@ def test_the_fidelity_benchmark_measures_each_seed_once_and_touches_no_output(co
     assert "measured with other rounds than now" in call(
         copy, "lead", *options, "--rounds", "3", code=2
     )
+
+
+def test_the_fidelity_of_a_selector_is_that_of_the_values_it_fixes(copy):
+    options = ["fidelity", "--rounds", "1", "--probe-samples", "8", "--seeds", "0"]
+    options += ["--set", "select.selector=lead-paper", "--set", "utility.smoothing=0.3"]
+    said = call(copy, "lead", *options)
+    assert "select.selector lead-paper fixes bandit.step_size: 1.0 -> 0.1\n" in said
+    assert "select.selector lead-paper fixes utility.smoothing: 0.3 -> 0.1\n" in said
+    result = json.loads((copy / "results/fidelity/fidelity-seed0.json").read_text())
+    assert (result["selector"], result["configured"]) == ("lead-paper", "paper/whole, b=0.1")
+    assert (
+        result["params"]["bandit"]["step_size"] == result["params"]["utility"]["smoothing"] == 0.1
+    )
+    page = (copy / "results/fidelity/fidelity.md").read_text(encoding="utf-8")
+    assert "| **paper/whole, b=0.1** |" in page
 
 
 def test_an_adapter_recorded_in_mlflow_loads_and_answers(workspace):

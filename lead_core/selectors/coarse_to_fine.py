@@ -6,8 +6,7 @@ remainder, the smallest round and the order of ties are ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from lead_core.selectors.contract import (
     Quota,
     SelectionSettings,
     SelectionState,
+    Selector,
     cap,
     eligible_samples,
     largest_remainder,
@@ -26,23 +26,18 @@ from lead_core.selectors.contract import (
 )
 
 
-@dataclass(frozen=True)
-class CoarseToFine:
+@dataclass(frozen=True, kw_only=True)
+class CoarseToFine(Selector):
     """EXP3 draws a difficulty cluster; inside it the highest utilities of each task cluster.
 
     learns: whether EXP3 learns (False: arms are drawn uniformly). by_task: whether the round is split
     over task clusters (False: the highest utilities of the whole difficulty cluster). The rest: see
-    `contract.Selector`.
+    `Selector`.
     """
 
-    name: str
     learns: bool = True
     by_task: bool = True
-    exact_utilities: bool = False
-    whole_pool: bool = False
-    reads_scores: bool = True
     reads_utilities: bool = True
-    fixes: Mapping[str, object] = field(default_factory=dict)
 
     def pick(
         self,

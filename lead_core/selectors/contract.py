@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,33 +88,27 @@ class Picks:
     eligible: IntArray | None = None
 
 
-class Selector(Protocol):
-    """A rule for choosing samples; it holds settings of its own at most, never state."""
+@dataclass(frozen=True)
+class Selector(ABC):
+    """A rule for choosing samples; it holds settings of its own at most, never state.
 
-    @property
-    def name(self) -> str:
-        """Return the name used in params.yaml and in every record."""
+    name: in params.yaml and in every record. exact_utilities: utilities are measured by a full
+    inference pass before every round. whole_pool: the budget is one epoch over the pool, not the
+    configured one.
+    reads_scores: the rule needs the offline pass at all; its cost is counted for those that do.
+    reads_utilities: picks depend on utilities or bandit, and so on their parameters. fixes: the values
+    of params.yaml that the rule fixes, by dotted name.
+    """
 
-    @property
-    def exact_utilities(self) -> bool:
-        """Whether utilities must be measured by a full inference pass before every round."""
+    name: str
+    _: KW_ONLY
+    exact_utilities: bool = False
+    whole_pool: bool = False
+    reads_scores: bool = True
+    reads_utilities: bool = False
+    fixes: Mapping[str, object] = field(default_factory=dict)
 
-    @property
-    def whole_pool(self) -> bool:
-        """Whether the budget is one epoch over the pool instead of the configured one."""
-
-    @property
-    def fixes(self) -> Mapping[str, object]:
-        """Return the values of params.yaml that this selector fixes, by dotted name."""
-
-    @property
-    def reads_scores(self) -> bool:
-        """Whether the rule needs the offline pass at all; its cost is counted for those that do."""
-
-    @property
-    def reads_utilities(self) -> bool:
-        """Whether picks depend on the utilities or the bandit, and so on their parameters."""
-
+    @abstractmethod
     def pick(
         self,
         pool: PoolView,
@@ -128,7 +122,8 @@ class Selector(Protocol):
     def learn(
         self, state: SelectionState, picks: Picks, reward: float, settings: SelectionSettings
     ) -> BanditState:
-        """Return the bandit after `picks` paid the rescaled `reward`."""
+        """Return the bandit after `picks` paid the rescaled `reward`: as it was, for most have none."""
+        return state.bandit
 
 
 def init_selection(pool: PoolView) -> SelectionState:
@@ -159,6 +154,12 @@ def eligible_samples(
     """
     open_uses = candidates & (state.uses < max_uses)
     return open_uses & (state.uses > 0) if quota.distinct <= 0 else open_uses
+
+
+def least_used(state: SelectionState, eligible: BoolArray) -> BoolArray:
+    """Return which of `eligible` were trained on least often, bool [n]: used ones wait for unused."""
+    least: BoolArray = state.uses == state.uses[eligible].min(initial=np.iinfo(np.int16).max)
+    return eligible & least
 
 
 def cap(n: int, eligible: BoolArray, state: SelectionState, quota: Quota) -> int:

@@ -16,8 +16,7 @@ def _draw_from_every_cluster(
     pool: PoolView, indices: IntArray, n: int, rng: np.random.Generator
 ) -> IntArray:
     """Draw `n` of `indices`, split over their clusters."""
-    cells = np.stack([pool.difficulty[indices], pool.task[indices]], axis=1)
-    names, groups = np.unique(cells, axis=0, return_inverse=True)
+    names, groups = np.unique(pool.clusters[indices], axis=0, return_inverse=True)
     groups = groups.reshape(-1)
     shares = _proportional_shares(np.bincount(groups, minlength=len(names)), n, rng)
     chosen = [
