@@ -19,6 +19,7 @@ from lead_core.errors import LeadError
 from lead_core.params import load_params
 
 REPOSITORY = Path(__file__).parents[1]
+SHIPPED = ["paper", "reference"]  # a preset of one's own may be partial
 PRESETS = sorted(path.stem for path in (REPOSITORY / "presets").glob("*.yaml"))
 
 
@@ -52,7 +53,7 @@ def test_every_preset_is_applied_whole_and_keeps_the_comments(workspace, name):
     assert all(line in path.read_text().splitlines() for line in comments)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("before", PRESETS)
 def test_a_preset_gives_the_same_parameters_whatever_preset_came_before(workspace, before, name):
     path = workspace / "params.yaml"
@@ -62,7 +63,7 @@ def test_a_preset_gives_the_same_parameters_whatever_preset_came_before(workspac
     assert load_params(path) == alone
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_a_preset_sets_every_key_that_decides_a_number(name):
     """So that no shipped default shows through, and a change of one makes no other experiment."""
     theirs = {"compare", "report", "tracking"}  # what is compared and recorded, and where to
