@@ -183,4 +183,9 @@ def _advice(uris: Sequence[str], options: DoctorOptions, *, fine: bool) -> Itera
         yield f"{options.findings} lists every record with its file, line and reason"
     if fine:
         sources = shlex.quote(json.dumps(list(uris))) if few else "'[FILE, ...]'"
-        yield f"to train, in a checkout of LEAD: lead run --set data.sources={sources}"
+        settings = [f"--set data.sources={sources}"]
+        if options.model is not None:
+            settings.append(f"--set model.name={shlex.quote(options.model)}")
+        if options.max_tokens is not None:
+            settings.append(f"--set data.max_tokens={options.max_tokens}")
+        yield f"to train, in a checkout of LEAD: lead run {' '.join(settings)}"

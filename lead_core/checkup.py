@@ -11,6 +11,8 @@ from lead_core.text_signs import Sign
 
 Kind = Reason | Sign
 
+MOST_TURNS = 20  # conversations with more are counted together, as having one more
+
 _NAMED_SOURCES = 5
 
 
@@ -140,6 +142,6 @@ def judge(checkup: Checkup, tolerances: Tolerances) -> list[Problem]:
             "usable records are suspicious",
         ),
     ):
-        if n > limit * of:
+        if of and n / of > limit:
             problems.append(Problem(name, f"{n:,} of {of:,} {what}", n / of, limit))
     return problems

@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any
 
 from lead_core.chat import EncodingError, count_tokens
-from lead_core.checkup import Checkup, Finding, Kind, Lengths, LimitCost, SourceCheckup
+from lead_core.checkup import MOST_TURNS, Checkup, Finding, Kind, Lengths, LimitCost, SourceCheckup
 from lead_core.hash_index import HashIndex
 from lead_core.length_sketch import LengthSketch
 from lead_core.records import Message, Reason, Rejection, convert, form_of, record_id
@@ -31,7 +31,6 @@ _INDEXED = ("record", "plain", "prompt", "response")
 _BATCH_RECORDS = 256
 _BATCH_CHARACTERS = 1_000_000
 _LISTED_OUTLIERS = 100  # at each end of a source: the most extreme
-_MANY_TURNS = 20  # more are counted together
 _LONG_RESPONSE_WORDS = 8  # shorter ones ("Yes.", "42") repeat in every healthy pool
 _LONG_PLAIN_FORM = 20  # characters; shorter texts may differ in punctuation alone, and mean it
 
@@ -137,7 +136,7 @@ class _Source:
 
 
 class _Examination:
-    """The counts of one reading."""
+    """The counts of one reading; changed in place, since a new state per record would cost more."""
 
     def __init__(
         self,
@@ -242,7 +241,8 @@ class _Examination:
             self._signs[sign] += 1
             self._note(sign, one.raw, detail)
         self._roles.update(message["role"] for message in messages)
-        self._turns[min(len(messages) - (messages[0]["role"] == "system"), _MANY_TURNS + 1)] += 1
+        turns = len(messages) - (messages[0]["role"] == "system")
+        self._turns[min(turns, MOST_TURNS + 1)] += 1
         self._scripts[main_script("\n".join(message["content"] for message in messages))] += 1
         characters = len(messages[-1]["content"].strip())
         source.responses.add(characters)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lead_core.checkup import Checkup, Finding, Kind, Lengths, Problem, Tolerances
+from lead_core.checkup import MOST_TURNS, Checkup, Finding, Kind, Lengths, Problem, Tolerances
 from lead_core.records import ACCEPTED_FORMS, Reason
 from lead_core.text_signs import Sign, printable
 
@@ -21,6 +21,7 @@ _FORM_NAMES = {
     "question": "question/answer",
     "problem": "problem/solution",
 }
+_ACCEPTED = "; accepted: "  # what some details end with; told once, below all of them
 _SHOWN_SOURCES = 20
 _SHOWN_SHARES = 5
 _SHOWN_DETAIL_LINES = 2
@@ -158,7 +159,7 @@ def as_text(diagnosis: Diagnosis, *, width: int) -> str:
 def _overview(checkup: Checkup) -> list[str]:
     rejected = checkup.read - checkup.usable
     return [
-        f"{checkup.read:,} records: {checkup.usable:,} usable, {rejected:,} rejected "
+        f"{_records(checkup.read)}: {checkup.usable:,} usable, {rejected:,} rejected "
         f"({_percent(rejected, checkup.read)}), {checkup.suspicious:,} of the usable suspicious "
         f"({_percent(checkup.suspicious, checkup.usable)})"
     ]
@@ -183,7 +184,10 @@ def _sources_table(checkup: Checkup, unit: str) -> list[str]:
 
 def _facts(checkup: Checkup) -> list[str]:
     forms = {_FORM_NAMES.get(form, form): n for form, n in checkup.forms.items()}
-    turns = {f"{n} turns": records for n, records in checkup.turns.items()}
+    turns = {
+        f"{n} turns" if n <= MOST_TURNS else f"more than {MOST_TURNS}": records
+        for n, records in checkup.turns.items()
+    }
     system = checkup.roles.get("system", 0)
     facts = [("form", _shares(forms))]
     if checkup.usable:
@@ -220,7 +224,7 @@ def _limit_lines(checkup: Checkup) -> Iterator[str]:
         return
     whole = checkup.lengths["record"]
     yield (
-        f"max_tokens {cost.limit:,} refuses {cost.records:,} records "
+        f"max_tokens {cost.limit:,} refuses {_records(cost.records)} "
         f"({_percent(cost.records, checkup.read)}), {cost.refused:,} tokens "
         f"({_percent(cost.refused, whole.total)})."
     )
@@ -229,7 +233,7 @@ def _limit_lines(checkup: Checkup) -> Iterator[str]:
             f"A trainer that cuts there instead loses {cost.cut_off:,} tokens "
             f"({_percent(cost.cut_off, whole.total)}), from the ends of records."
         )
-        yield f"To keep 95 %: {whole.p95:,}; 99 %: {whole.p99:,}; all: {whole.max:,}."
+        yield f"To keep 95 %: about {whole.p95:,}; 99 %: about {whole.p99:,}; all: {whole.max:,}."
 
 
 def _findings(
@@ -245,14 +249,16 @@ def _findings(
         lines += _wrapped(counted, width, 42)
         for found in checkup.examples.get(kind, ()):
             lines += _example(found, width)
-    if Reason.UNKNOWN_FORMAT in counts or Reason.NO_RESPONSE in counts:
+    if any(
+        _ACCEPTED in found.detail for kind in counts for found in checkup.examples.get(kind, ())
+    ):
         lines += _wrapped(f"  Accepted forms: {ACCEPTED_FORMS}.", width, 4)
     return lines
 
 
 def _example(found: Finding, width: int) -> list[str]:
     """Return place and detail on one line if they fit, else the detail below, cut to two lines."""
-    place, detail = printable(found.place), printable(found.detail.partition("; accepted: ")[0])
+    place, detail = printable(found.place), printable(found.detail.partition(_ACCEPTED)[0])
     line = f"      {place}  {detail}"
     if len(line) <= width:
         return [line]
@@ -305,6 +311,10 @@ def _percent(part: int, whole: int) -> str:
     if 0 < share < 0.01:
         return "<0.01 %"
     return f"{share:.2f} %" if share < 1 and part else f"{share:.1f} %" if part else "0 %"
+
+
+def _records(n: int) -> str:
+    return f"{n:,} record" if n == 1 else f"{n:,} records"
 
 
 def _wrapped(line: str, width: int, indent: int) -> list[str]:

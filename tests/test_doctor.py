@@ -213,6 +213,11 @@ def test_facts_of_a_pool():
     assert (checkup.lengths["record"].min, checkup.lengths["record"].max) == (2, 8)
 
 
+def test_long_conversations_are_counted_together():
+    checkup = check_values(*({"messages": turn("a", str(n)) * n} for n in (10, 11, 30)))
+    assert checkup.turns == {20: 1, 21: 2}
+
+
 def turn(prompt, response):
     return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
 
@@ -313,6 +318,8 @@ def test_a_clean_pool_is_fine_and_exactly_the_tolerated_share_still_is():
     assert judge(nearly, Tolerances(0.09, 0, 0, 0)) == [
         Problem("rejected", "1 of 10 records cannot be used", 0.1, 0.09)
     ]
+    many = check_values(*pairs(71), *["no record"] * 29)  # 0.29 * 100 is less than 29 in floats
+    assert judge(many, Tolerances(0.29, 0, 0, 0)) == []
 
 
 def test_every_tolerance_has_its_own_share(tiny_tokenizer):

@@ -133,7 +133,7 @@ def test_in_a_workspace_its_model_and_its_limit_count(workspace, doctor, tiny_mo
     code, out, _ = doctor("../good.jsonl", "--findings", "found.jsonl")
     assert code == 0
     assert f"LENGTHS in tokens ({tiny_model_folder}, chat template included)" in out
-    assert "max_tokens 50 refuses 1 records (1.0 %), " in out
+    assert "max_tokens 50 refuses 1 record (1.0 %), " in out
     assert "      ../good.jsonl:100  1" in out
     assert (workspace / "below" / "found.jsonl").is_file()
 
@@ -151,6 +151,7 @@ def test_a_model_can_be_named_without_a_workspace(folder, doctor, tiny_model_fol
     assert code == 0
     assert "LENGTHS in tokens" in out
     assert "max_tokens 60 refuses 0 records (0 %)" in out
+    assert out.endswith(f" --set model.name={tiny_model_folder} --set data.max_tokens=60\n")
 
 
 def test_a_model_that_is_not_here_is_not_fetched_unasked(workspace, doctor, monkeypatch):
