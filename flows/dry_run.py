@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lead_core.benchmark_files import files_in
 from lead_core.errors import LeadError
 from lead_core.params import Params, ScoreParams, SelectParams, TrainParams
 from lead_core.resolution import Resolved, resolve_model_name, resolve_source
@@ -32,7 +33,10 @@ def describe_run(params: Params, workspace: Path) -> list[str]:
         with _noting(problems):
             resolved.append(resolve_source(source, workspace))
     with _noting(problems):
-        tasks = resolve_tasks(params.evaluate.tasks)
+        tasks = resolve_tasks(
+            [entry.task for entry in params.evaluate.tasks],
+            data_dir=_folder(params.evaluate.data_dir, workspace),
+        )
     if problems:
         raise LeadError("\n".join(problems))
     model, *sources = resolved
@@ -44,6 +48,14 @@ def describe_run(params: Params, workspace: Path) -> list[str]:
         ("download", _downloads(resolved, tasks)),
     ]
     return [*(f"{name:<9} {text}" for name, text in rows), *_notes(tasks)]
+
+
+def _folder(name: str | None, workspace: Path) -> Path | None:
+    """Return the folder with benchmarks as files, if one is named and there."""
+    if name is None:
+        return None
+    files_in(workspace / name)
+    return workspace / name
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`sources.lock.json`: what the sources and the model are, by hash, so that DVC sees them change.
+"""`sources.lock.json`: what sources, model and benchmarks are, by hash, so that DVC sees them change.
 
 A glob, URL or hub id in `params.yaml` is only a name; editing what is behind it would leave the
 pipeline "up to date". The stages depend on the lock instead, and refuse to run when it is stale.
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lead_core.assets import resolve_model
+from lead_core.benchmark_files import files_in
 from lead_core.errors import LeadError, TransientError
 from lead_core.mining import package_version
 from lead_core.params import Params, SourceParams
@@ -30,7 +31,7 @@ from lead_core.sources import (
 from lead_core.storage import json_text, read_json, sha256_file, write_text
 
 LOCK_FILE = "sources.lock.json"
-PARTS = frozenset({"sources", "model"})
+PARTS = frozenset({"sources", "model", "benchmarks"})
 _NEXT = "run `lead lock`"
 
 
@@ -43,6 +44,7 @@ def build_lock(params: Params, workspace: Path) -> dict[str, Any]:
         "schema": 1,
         "model": _lock_model(params),
         "sources": [_lock_source(source, workspace) for source in params.data.read_from],
+        "benchmarks": _lock_benchmarks(params, workspace),
     }
 
 
@@ -68,8 +70,9 @@ def check_lock(
 ) -> None:
     """Raise LeadError, naming what differs, unless `lock` still describes what is there.
 
-    `parts`: ``sources``, ``model`` or both. Asks no server: remote sources are compared with the
-    cached copies that the lock names, hub data sets are pinned by their commit.
+    `parts`: those of ``sources``, ``model`` and ``benchmarks`` that count. Asks no server: remote
+    sources are compared with the cached copies that the lock names, hub data sets are pinned by their
+    commit.
     """
     if "sources" in parts:
         _check_sources(lock["sources"], params.data.read_from, workspace)
@@ -77,11 +80,21 @@ def check_lock(
         was = lock["model"]["name"]
         changed = "its files changed" if was == current["name"] else f"it was {was}"
         raise LeadError(f"model {current['name']} is not the locked one: {changed}; {_NEXT}")
+    if "benchmarks" in parts:
+        _check_files(lock["benchmarks"], _lock_benchmarks(params, workspace))
 
 
 def _lock_model(params: Params) -> dict[str, Any]:
     model = resolve_model(params.model.name, params.model.revision)
     return {"name": model.name, "revision": model.revision, "sha256": model.sha256}
+
+
+def _lock_benchmarks(params: Params, workspace: Path) -> list[dict[str, Any]]:
+    """Return the files of `evaluate.data_dir` by hash; none where benchmarks come from the hub."""
+    if params.evaluate.data_dir is None:
+        return []
+    files = files_in(workspace / params.evaluate.data_dir)
+    return [_lock_file(SourceFile(path_label(str(path), workspace), path)) for path in files]
 
 
 def _lock_source(source: SourceParams, workspace: Path) -> dict[str, Any]:
@@ -182,7 +195,7 @@ def _check_files(locked: list[dict[str, Any]], current: list[dict[str, Any]]) ->
     for path in sorted(before | now):
         if before.get(path) != now.get(path):
             how = "is new" if path not in before else "is gone" if path not in now else "changed"
-            raise LeadError(f"{path} {how} since the sources were locked; {_NEXT}")
+            raise LeadError(f"{path} {how} since it was locked; {_NEXT}")
 
 
 def _check_packages(locked: dict[str, str], current: dict[str, str]) -> None:

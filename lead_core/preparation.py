@@ -132,10 +132,11 @@ def prepare_pool(
         _write_rejections(folder / REJECTED_FILE, reading.rejections)
         if dirt is not None:
             write_jsonl(folder / PLANTED_FILE, _planted_rows(faults))
+        locked = {name: part for name, part in lock.items() if name != "benchmarks"}
         manifest = {
             "schema": 1,
             "model_sha256": lock["model"]["sha256"],
-            "sources_lock_sha256": hashlib.sha256(json_text(lock).encode()).hexdigest(),
+            "sources_lock_sha256": hashlib.sha256(json_text(locked).encode()).hexdigest(),
             "pool_sha256": sha256_file(folder / POOL_FILE),
             "heldout_sha256": sha256_file(folder / HELDOUT_FILE),
             "counts": {
