@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lead_core.errors import LeadError
+from lead_core.storage import sha256_file
 
 if TYPE_CHECKING:
     import datasets
@@ -85,15 +86,27 @@ BENCHMARKS: Mapping[str, BenchmarkFiles] = {
 }
 
 
-def files_in(folder: Path) -> list[Path]:
-    """Return the files of the layout that are there; LeadError if there is no such folder."""
+def files_in(folder: Path) -> list[str]:
+    """Return the names of the layout's files that are there; LeadError if there is no such folder."""
     if not folder.is_dir():
         raise LeadError(
             f"evaluate.data_dir: no folder {folder}; put the benchmarks' files there "
             "(docs/evaluation.md), or set it to null"
         )
     names = sorted(name for files in BENCHMARKS.values() for name in files.splits.values())
-    return [folder / name for name in names if (folder / name).is_file()]
+    return [name for name in names if (folder / name).is_file()]
+
+
+def hash_files(folder: Path, *, called: str) -> list[dict[str, Any]]:
+    """Return ``path`` (below the folder's name, `called`), ``sha256`` and ``bytes`` of `files_in`."""
+    return [
+        {
+            "path": f"{called}/{name}",
+            "sha256": sha256_file(folder / name),
+            "bytes": (folder / name).stat().st_size,
+        }
+        for name in files_in(folder)
+    ]
 
 
 def load_rows(
@@ -160,10 +173,11 @@ def _row(line: str, where: str, columns: Mapping[str, Column]) -> dict[str, Any]
     expected = ", ".join(columns)
     if not isinstance(row, dict):
         raise LeadError(f"{where}: expected a mapping with {expected}, got {type(row).__name__}")
+    missing = ", ".join(name for name in columns if name not in row)
+    if missing:
+        got = ", ".join(map(str, row)) or "nothing"
+        raise LeadError(f"{where}: no column {missing}; expected {expected}, got {got}")
     for name, column in columns.items():
-        if name not in row:
-            got = ", ".join(map(str, row)) or "nothing"
-            raise LeadError(f"{where}: no column {name}; expected {expected}, got {got}")
         if not column.fits(row[name]):
             shown = json.dumps(row[name], ensure_ascii=False)
             raise LeadError(f"{where}: {name} must be {column.kind}, got {shown[:60]}")

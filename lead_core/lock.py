@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lead_core.assets import resolve_model
-from lead_core.benchmark_files import files_in
+from lead_core.benchmark_files import hash_files
 from lead_core.errors import LeadError, TransientError
+from lead_core.lock_file import NEXT, PARTS, check_files
 from lead_core.mining import package_version
 from lead_core.params import Params, SourceParams
 from lead_core.sources import (
@@ -28,11 +29,7 @@ from lead_core.sources import (
     redact,
     resolve_files,
 )
-from lead_core.storage import json_text, read_json, sha256_file, write_text
-
-LOCK_FILE = "sources.lock.json"
-PARTS = frozenset({"sources", "model", "benchmarks"})
-_NEXT = "run `lead lock`"
+from lead_core.storage import sha256_file
 
 
 def build_lock(params: Params, workspace: Path) -> dict[str, Any]:
@@ -46,23 +43,6 @@ def build_lock(params: Params, workspace: Path) -> dict[str, Any]:
         "sources": [_lock_source(source, workspace) for source in params.data.read_from],
         "benchmarks": _lock_benchmarks(params, workspace),
     }
-
-
-def write_lock(path: Path, lock: dict[str, Any]) -> bool:
-    """Write `lock` to `path`; an equal file is left untouched. Returns whether it was written."""
-    text = json_text(lock)
-    if path.is_file() and path.read_bytes() == text.encode():
-        return False
-    write_text(path, text)
-    return True
-
-
-def read_lock(path: Path) -> dict[str, Any]:
-    """Return the lock in `path`; LeadError if it is missing or was not written by this program."""
-    lock = read_json(path, made_by="lead lock")
-    if not isinstance(lock, dict) or lock.get("schema") != 1 or not lock.keys() >= PARTS:
-        raise LeadError(f"{path.name}: not a lock of this version; {_NEXT} to write it again")
-    return lock
 
 
 def check_lock(
@@ -79,9 +59,9 @@ def check_lock(
     if "model" in parts and lock["model"] != (current := _lock_model(params)):
         was = lock["model"]["name"]
         changed = "its files changed" if was == current["name"] else f"it was {was}"
-        raise LeadError(f"model {current['name']} is not the locked one: {changed}; {_NEXT}")
+        raise LeadError(f"model {current['name']} is not the locked one: {changed}; {NEXT}")
     if "benchmarks" in parts:
-        _check_files(lock["benchmarks"], _lock_benchmarks(params, workspace))
+        check_files(lock["benchmarks"], _lock_benchmarks(params, workspace))
 
 
 def _lock_model(params: Params) -> dict[str, Any]:
@@ -90,11 +70,8 @@ def _lock_model(params: Params) -> dict[str, Any]:
 
 
 def _lock_benchmarks(params: Params, workspace: Path) -> list[dict[str, Any]]:
-    """Return the files of `evaluate.data_dir` by hash; none where benchmarks come from the hub."""
-    if params.evaluate.data_dir is None:
-        return []
-    files = files_in(workspace / params.evaluate.data_dir)
-    return [_lock_file(SourceFile(path_label(str(path), workspace), path)) for path in files]
+    folder = params.evaluate.data_dir
+    return [] if folder is None else hash_files(workspace / folder, called=folder)
 
 
 def _lock_source(source: SourceParams, workspace: Path) -> dict[str, Any]:
@@ -175,7 +152,7 @@ def _check_sources(
         new = next(
             (uri for uri, name in wanted if (uri, name) not in named), "their number or order"
         )
-        raise LeadError(f"data.sources is not what was locked (first difference: {new}); {_NEXT}")
+        raise LeadError(f"data.sources is not what was locked (first difference: {new}); {NEXT}")
     for entry, source in zip(locked, sources, strict=True):
         if "hub" in entry:
             continue
@@ -186,16 +163,7 @@ def _check_sources(
         if "packages" in entry:
             _check_packages(entry["packages"], current["packages"])
         else:
-            _check_files(entry["files"], current["files"])
-
-
-def _check_files(locked: list[dict[str, Any]], current: list[dict[str, Any]]) -> None:
-    before = {file["path"]: file["sha256"] for file in locked}
-    now = {file["path"]: file["sha256"] for file in current}
-    for path in sorted(before | now):
-        if before.get(path) != now.get(path):
-            how = "is new" if path not in before else "is gone" if path not in now else "changed"
-            raise LeadError(f"{path} {how} since it was locked; {_NEXT}")
+            check_files(entry["files"], current["files"])
 
 
 def _check_packages(locked: dict[str, str], current: dict[str, str]) -> None:
@@ -203,5 +171,5 @@ def _check_packages(locked: dict[str, str], current: dict[str, str]) -> None:
         if locked.get(package) != version:
             raise LeadError(
                 f"docstrings://{package}: version {version} is installed, {locked.get(package)} was "
-                f"locked; {_NEXT}"
+                f"locked; {NEXT}"
             )

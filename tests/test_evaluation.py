@@ -4,77 +4,39 @@ import math
 import pandas as pd
 import pytest
 import torch
-import yaml
 from conftest import make_model, make_tokenizer
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from toy_artifacts import turn, write_records
+from toy_evaluation import (
+    BF16,
+    CONVERSATIONS,
+    FP32,
+    load,
+    run,
+    tuned_model,
+    write_pool,
+    write_tasks,
+)
 
 from lead_core import evaluation
 from lead_core.chat import encode
 from lead_core.errors import LeadError
-from lead_core.evaluation import evaluate, load_tasks, summarise
+from lead_core.evaluation import evaluate, summarise
 from lead_core.evaluation_index import TASKS
 from lead_core.evaluation_model import HELDOUT, PipelineLM, stored_tokens
-from lead_core.model import ResolvedRuntime, add_adapter, decoder_of
-
-FP32 = ResolvedRuntime("cpu", 1, "fp32")
-BF16 = ResolvedRuntime("cpu", 1, "bf16")
-
-CONVERSATIONS = [
-    ("plain", turn("What is 2 + 2?", "4")),
-    ("plain", turn("Spell naïve 🙂", "n-a-ï-v-e 🙂")),
-    ("plain", turn("Two lines?", "one\ntwo\n")),
-    ("edges", turn("A response that opens with newlines", "\n\nlike this")),
-    ("edges", turn("A prompt that ends with blanks   ", "   and a response that starts so")),
-    ("edges", turn("Special <s> tokens </s> in the text", "also <s>here</s> and on")),
-    ("edges", [{"role": "system", "content": "Be brief."}, *turn("Hi", "Hello")]),
-    ("edges", [*turn("One?", "1"), *turn("And the next?", "2")]),
-]
-
-
-def tuned_model(seed=0):
-    """The tiny model with an adapter that changes its losses."""
-    model = add_adapter(
-        make_model(seed), rank=2, alpha=4, dropout=0.0, target_modules="all-linear", seed=0
-    )
-    with torch.no_grad():
-        torch.manual_seed(1)
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.3)
-    return model.eval()
+from lead_core.model import add_adapter, decoder_of
 
 
 @pytest.fixture
-def pool(tmp_path, tiny_tokenizer):
+def pool(tmp_path):
     torch.set_num_threads(1)
-    write_records(tmp_path / "pool" / "heldout.arrow", CONVERSATIONS, tiny_tokenizer)
-    return tmp_path / "pool"
+    return write_pool(tmp_path / "pool")
 
 
-def load(names, pool, *, tokenizer=None, max_length=512, **others):
-    return load_tasks(
-        names, pool=pool, tokenizer=tokenizer or make_tokenizer(), max_length=max_length, **others
-    )
-
-
-def run(
-    pool, out, *, names=(HELDOUT,), model=None, runtime=FP32, cache=None, on_task=None, **others
-):
-    """Evaluate with nothing kept from before, unless a `cache` is given."""
-    return evaluate(
-        model=model or tuned_model(),
-        tokenizer=make_tokenizer(),
-        runtime=runtime,
-        tasks=load(names, pool, **others),
-        batch_size=3,
-        bootstrap_samples=100,
-        inputs={"model_sha256": "m" * 64, "adapter_sha256": "a" * 64},
-        cache=cache or out.with_name(f"{out.name}-cache"),
-        out=out,
-        on_task=on_task or (lambda times: None),
-    )
+@pytest.fixture
+def folder(tmp_path):
+    return write_tasks(tmp_path)
 
 
 def direct_loss(model, ids, start):
@@ -216,52 +178,6 @@ def test_the_summary_names_the_figures(pool, tmp_path):
     assert lines[0].startswith("lead_heldout/loss: base 5.")
     assert lines[0].endswith("over 8 records")
     assert lines[-1].startswith("16 forwards")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A folder of tasks in lm-eval's own form: choices, generation, and a group over two tasks."""
-    data = tmp_path / "sums.jsonl"
-    rows = [{"question": f"{i} + {i} =", "choices": ["1", str(2 * i)], "gold": 1} for i in range(6)]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    dataset = {
-        "dataset_path": "json",
-        "dataset_kwargs": {
-            "data_files": {"test": str(data)},
-            "cache_dir": str(tmp_path / "cache"),
-        },
-        "test_split": "test",
-        "doc_to_text": "question",
-    }
-    choices = {
-        **dataset,
-        "output_type": "multiple_choice",
-        "doc_to_target": "gold",
-        "doc_to_choice": "choices",
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-    }
-    writing = {
-        **dataset,
-        "output_type": "generate_until",
-        "doc_to_target": "{{choices[1]}}",
-        "generation_kwargs": {"max_gen_toks": 4, "until": ["\n"], "do_sample": False},
-        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
-    }
-    group = {
-        "group": "sums",
-        "task": ["sums_choice", "sums_again"],
-        "aggregate_metric_list": [{"metric": "acc", "weight_by_size": True}],
-    }
-    tasks = tmp_path / "tasks"
-    tasks.mkdir()
-    for name, config in (
-        ("sums_choice", {"task": "sums_choice", **choices}),
-        ("sums_again", {"task": "sums_again", **choices}),
-        ("sums_write", {"task": "sums_write", **writing}),
-        ("sums", group),
-    ):
-        (tasks / f"{name}.yaml").write_text(yaml.safe_dump(config))
-    return tasks
 
 
 def test_other_tasks_and_groups_run_beside_ours(pool, folder, tmp_path, tiny_tokenizer):

@@ -8,11 +8,12 @@ from typing import Any
 
 from lead_core.artifacts import Layout, adapter_hash, check_chain, read_manifest
 from lead_core.assets import resolve_model
+from lead_core.benchmark_files import hash_files
 from lead_core.chat import load_tokenizer
 from lead_core.evaluation import TaskTimes, load_tasks, summarise
 from lead_core.evaluation import evaluate as run_evaluation
 from lead_core.evaluation_requests import context_length
-from lead_core.lock import LOCK_FILE, check_lock, read_lock
+from lead_core.lock_file import LOCK_FILE, check_files, read_lock
 from lead_core.model import load_adapter, load_model, resolve_runtime
 from lead_core.params import Params
 from lead_core.storage import append_jsonl, sha256_file
@@ -35,8 +36,10 @@ def evaluate(params: Params, layout: Layout, workspace: Path) -> str:
     check_chain(str(adapter), manifest["adapter_sha256"], adapter_hash(adapter), "train")
     trust = params.model.trust_remote_code
     tokenizer = load_tokenizer(model, trust_remote_code=trust)
-    check_lock(read_lock(workspace / LOCK_FILE), params, workspace, parts={"benchmarks"})
     data_dir = params.evaluate.data_dir
+    if data_dir is not None:
+        locked = read_lock(workspace / LOCK_FILE)["benchmarks"]
+        check_files(locked, hash_files(workspace / data_dir, called=data_dir))
     tasks = load_tasks(
         params.evaluate.tasks,
         pool=layout.pool,

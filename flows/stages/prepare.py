@@ -8,7 +8,8 @@ from lead_core.artifacts import Layout
 from lead_core.assets import resolve_model
 from lead_core.chat import load_tokenizer
 from lead_core.dirt import Kind
-from lead_core.lock import LOCK_FILE, check_lock, read_lock
+from lead_core.lock import check_lock
+from lead_core.lock_file import LOCK_FILE, read_lock
 from lead_core.params import DirtParams, Params
 from lead_core.preparation import prepare_pool, summarise
 
