@@ -48,14 +48,12 @@ def build_requests(
 
 
 def _check_examples(name: str, task: Task) -> None:
-    wanted = task.get_config("num_fewshot") or 0
-    if not wanted:
+    wanted, sampler = task.get_config("num_fewshot") or 0, getattr(task, "sampler", None)
+    if not wanted or sampler is None:  # tasks written in Python may draw them in ways of their own
         return
-    sampler, config = getattr(task, "sampler", None), task.config
-    available = len(sampler.df) if sampler is not None else 0
-    # The document asked about is no example of its own.
-    if sampler is not None and config.fewshot_config.split == config.test_split:
-        available -= 1
+    available = len(sampler.df)
+    if task.config.fewshot_config.split == task.config.test_split:
+        available -= 1  # the document asked about is no example of its own
     if wanted > available:
         raise LeadError(
             f"params.yaml: evaluate.tasks: {name} has {max(0, available)} examples to choose from, "
@@ -96,4 +94,4 @@ def _text_and_room(request: Instance, max_length: int) -> Iterator[tuple[Instanc
         written = normalize_gen_kwargs(settings, DEFAULT_MAX_GEN_TOKS)["max_gen_toks"]
         yield request, prompt, max_length - written
     elif request.request_type == "loglikelihood":
-        yield request, "".join(request.args), max_length + 1  # the last token is only predicted
+        yield request, "".join(request.args[:2]), max_length + 1  # the last token is only predicted

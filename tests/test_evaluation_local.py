@@ -1,5 +1,9 @@
 """Stock tasks on local files are the stock tasks: the same prompts, filters, metrics and figures."""
 
+import gzip
+import json
+from pathlib import Path
+
 import datasets
 import pytest
 from conftest import make_model, make_tokenizer
@@ -10,6 +14,7 @@ from toy_artifacts import turn, write_records
 from toy_benchmarks import LANGUAGES, benchmark_rows, write_benchmarks
 
 from lead_core import evaluation
+from lead_core.benchmark_files import load_rows
 from lead_core.errors import LeadError
 from lead_core.evaluation import evaluate, load_tasks
 from lead_core.evaluation_index import BENCHMARK_FOLDERS, STOCK, quiet_lm_eval, resolve_tasks
@@ -231,3 +236,72 @@ def test_the_benchmarks_own_folders_hold_what_lm_evals_whole_index_does():
     for name, entry in near.items():
         assert (entry.kind, entry.tags) == (whole[name].kind, whole[name].tags)
         assert entry.yaml_path == whole[name].yaml_path
+
+
+REAL_DATA = next(
+    (p / "shared/data" for p in Path(__file__).parents if (p / "shared/data/mmlu").is_dir()), None
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(REAL_DATA is None, reason="no folder shared/data above the repository")
+def test_the_default_model_scores_as_in_lm_eval_with_one_forward_per_question(
+    tmp_path, monkeypatch
+):
+    """SmolLM2 on MMLU itself: lm-eval's class and entry point against ours, question by question."""
+    from lead_core.assets import resolve_model
+    from lead_core.chat import load_tokenizer
+    from lead_core.model import load_model
+
+    resolved = resolve_model("embedded://smollm2-135m-instruct", None)
+    tokenizer = load_tokenizer(resolved, trust_remote_code=False)
+    model = load_model(resolved, device="cpu", attention="auto", trust_remote_code=False)
+    loaded = load_tasks(
+        [
+            TaskParams(task=f"mmlu_{name}", num_fewshot=5, limit=4)
+            for name in ("anatomy", "virology")
+        ],
+        pool=tmp_path,
+        tokenizer=tokenizer,
+        max_length=CONTEXT,
+        data_dir=REAL_DATA,
+    )
+
+    def load_dataset(path, name=None, **_settings):
+        return load_rows(benchmark=path, folder=str(REAL_DATA), splits=["dev", "test"], subset=name)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with quiet_lm_eval():
+        manager = TaskManager(include_path=list(BENCHMARK_FOLDERS), include_defaults=False)
+        expected = evaluator.simple_evaluate(
+            HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4),
+            tasks=list(loaded.tasks),
+            task_manager=manager,
+            num_fewshot=5,
+            limit=4,
+            bootstrap_iters=0,
+        )
+    results = evaluate(
+        model=add_adapter(
+            model, rank=2, alpha=4, dropout=0.0, target_modules="all-linear", seed=0
+        ).eval(),
+        tokenizer=tokenizer,
+        runtime=ResolvedRuntime("cpu", 1, "fp32"),
+        tasks=loaded,
+        batch_size=4,
+        bootstrap_samples=0,
+        inputs={"model_sha256": resolved.sha256, "adapter_sha256": "a" * 64},
+        cache=tmp_path / "cache",
+        out=tmp_path / "eval",
+    )
+    assert results["forwards"]["sequences"] == 2 * 8  # base and tuned, not once per choice
+    for name in loaded.tasks:
+        assert results["tasks"][name]["base"]["acc"] == expected["results"][name]["acc,none"]
+        path = tmp_path / f"eval/samples/{name}.jsonl.gz"
+        rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+        for row, sample in zip(rows, expected["samples"][name], strict=True):
+            assert row["prompt_sha256"] == sample["prompt_hash"]
+            for [(got, greedy)], [(value, same)] in zip(
+                row["base"]["answers"], sample["resps"], strict=True
+            ):
+                assert (got, greedy) == (pytest.approx(value, abs=1e-3), same)
