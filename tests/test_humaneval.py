@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 from itertools import combinations
 from pathlib import Path
 
@@ -226,6 +227,18 @@ def test_without_the_parameter_it_is_refused_before_any_data_is_fetched(tmp_path
             "evaluate.run_generated_code to true to run it, each program on its own without network, "
             "files, settings or rights (docs/security.md), or remove it"
         )
+
+
+def test_with_a_folder_of_benchmarks_both_tasks_read_their_problems_there(tmp_path):
+    shutil.copy(PROBLEMS, tmp_path / "humaneval_test.jsonl")
+    names = ["humaneval", "humaneval_pass10"]
+    settings = {"pool": tmp_path, "tokenizer": make_tokenizer(), "max_length": CONTEXT}
+    with pytest.raises(LeadError, match=r"set evaluate\.run_generated_code to true"):
+        load_tasks(names, data_dir=tmp_path, **settings)
+    loaded = load_tasks(names, data_dir=tmp_path, run_generated_code=True, **settings)
+    prompts = [problem["prompt"] for problem in read(PROBLEMS)]
+    for name in names:
+        assert [request.args[0] for request in loaded.tasks[name].instances] == prompts
 
 
 def test_a_machine_without_isolation_is_told_before_any_model_is_loaded(folder, monkeypatch):
