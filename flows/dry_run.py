@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lead_core.benchmark_files import files_in
 from lead_core.comparison.cells import planned_cells
 from lead_core.errors import LeadError
 from lead_core.params import Params, ScoreParams, SelectParams, TrainParams
@@ -47,7 +48,10 @@ def describe_run(params: Params, workspace: Path) -> list[str]:
         with _noting(problems):
             resolved.append(resolve_source(source, workspace))
     with _noting(problems):
-        tasks = resolve_tasks(params.evaluate.tasks)
+        tasks = resolve_tasks(
+            params.evaluate.task_names,
+            data_dir=_folder(params.evaluate.data_dir, workspace),
+        )
     if problems:
         raise LeadError("\n".join(problems))
     model, *sources = resolved
@@ -60,6 +64,14 @@ def describe_run(params: Params, workspace: Path) -> list[str]:
     ]
     allowed = params.evaluate.run_generated_code
     return [*(f"{name:<9} {text}" for name, text in rows), *_notes(tasks, allowed)]
+
+
+def _folder(name: str | None, workspace: Path) -> Path | None:
+    """Return the folder with benchmarks as files, if one is named and there."""
+    if name is None:
+        return None
+    files_in(workspace / name)
+    return workspace / name
 
 
 @contextmanager

@@ -16,7 +16,8 @@ def update_source_lock(workspace: Path) -> bool:
     Raises LeadError for a source or model that is not there, TransientError when a server did not
     answer.
     """
-    from lead_core.lock import build_lock, write_lock
+    from lead_core.lock import build_lock
+    from lead_core.lock_file import write_lock
 
     params = load_params(workspace / "params.yaml")
     return write_lock(workspace / SOURCE_LOCK, build_lock(params, workspace))
@@ -24,7 +25,8 @@ def update_source_lock(workspace: Path) -> bool:
 
 def source_lock_problem(workspace: Path) -> str | None:
     """Return why the lock would be written anew, in one line; None if it is current."""
-    from lead_core.lock import check_lock, read_lock
+    from lead_core.lock import check_lock
+    from lead_core.lock_file import read_lock
 
     params = load_params(workspace / "params.yaml")
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+from lead_core.benchmark_files import BENCHMARKS
 from lead_core.decontamination import BenchmarkText, split_words
 from lead_core.errors import LeadError
 from lead_core.params import AUTO, BenchmarkParams
@@ -37,45 +38,66 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class _KnownBenchmark:
-    """The data set behind tasks of lm-eval, as their own definitions name it."""
+    """The data set behind tasks of lm-eval, as their own definitions name it.
+
+    `split` holds the questions that they ask; `config` is the part of the data set, if it has parts.
+    """
 
     name: str
-    uri: str
+    data_set: str
+    config: str | None
+    split: str
     tasks: re.Pattern[str]
+
+    def uri(self, data_dir: str | None) -> str:
+        """Return where its questions are: the file in `data_dir`, if that is set, else the hub."""
+        if data_dir is not None:
+            return f"{data_dir}/{BENCHMARKS[self.data_set].splits[self.split]}"
+        config = "" if self.config is None else f"config={self.config}&"
+        return f"hf://{self.data_set}?{config}split={self.split}"
 
 
 _KNOWN = (
     _KnownBenchmark(
         "mmlu",
-        "hf://cais/mmlu?config=all&split=test",
+        "cais/mmlu",
+        "all",
+        "test",
         # MMLU-Pro, -ProX, -Redux, translations and Meta's own copies are other data sets
         re.compile(r"mmlu(?!_(pro|prox|redux|early_training)(_|$))(?!.*_(llama|spanish))(_.*)?"),
     ),
     _KnownBenchmark(
         "gsm8k",
-        "hf://openai/gsm8k?config=main&split=test",
+        "openai/gsm8k",
+        "main",
+        "test",
         re.compile(r"gsm8k(?!_platinum)(_.*)?"),
     ),
     _KnownBenchmark(
         "humaneval",
-        "hf://openai/openai_humaneval?split=test",
+        "openai/openai_humaneval",
+        None,
+        "test",
         re.compile(r"humaneval(?!.*(_infilling|_plus))(_.*)?"),
     ),
     _KnownBenchmark(
         "tydiqa",
-        "hf://google-research-datasets/tydiqa?config=secondary_task&split=validation",
+        "google-research-datasets/tydiqa",
+        "secondary_task",
+        "validation",
         re.compile(r"tydiqa_goldp(_.*)?"),
     ),
 )
 
 
 def benchmarks_to_check(
-    against: Sequence[BenchmarkParams], tasks: Sequence[str]
+    against: Sequence[BenchmarkParams], tasks: Sequence[str], *, data_dir: str | None = None
 ) -> tuple[Benchmark, ...]:
     """Return the benchmarks that `against` names; ``auto`` stands for those behind `tasks`.
 
-    A task whose name, or whose benchmark's, an entry bears is checked with that entry's data. Raises
-    LeadError if ``auto`` meets a task of which no data set is known.
+    A task whose name, or whose benchmark's, an entry bears is checked with that entry's data. With
+    `data_dir`, a folder in the layout of `benchmark_files`, ``auto`` takes its files and not the hub's.
+    Raises LeadError if ``auto`` meets a task of which no data set is known.
     """
     listed = [entry for entry in against if entry.uri != AUTO]
     found = [Benchmark(entry.uri, entry.name, entry.fields) for entry in listed]
@@ -93,7 +115,7 @@ def benchmarks_to_check(
             )
         if known.name not in names:
             names.add(known.name)
-            found.append(Benchmark(known.uri, known.name, None, automatic=True))
+            found.append(Benchmark(known.uri(data_dir), known.name, None, automatic=True))
     return tuple(found)
 
 

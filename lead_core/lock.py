@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lead_core.assets import resolve_model
+from lead_core.benchmark_files import hash_files
 from lead_core.benchmarks import Benchmark, benchmarks_to_check, way_out
 from lead_core.errors import LeadError, TransientError
+from lead_core.lock_file import NEXT, PARTS, check_files
 from lead_core.mining import package_version
 from lead_core.params import Params
 from lead_core.sources import (
@@ -28,11 +30,7 @@ from lead_core.sources import (
     redact,
     resolve_files,
 )
-from lead_core.storage import json_text, read_json, sha256_file, write_text
-
-LOCK_FILE = "sources.lock.json"
-PARTS = frozenset({"sources", "model", "benchmarks"})
-_NEXT = "run `lead lock`"
+from lead_core.storage import sha256_file
 
 
 def build_lock(params: Params, workspace: Path) -> dict[str, Any]:
@@ -47,24 +45,8 @@ def build_lock(params: Params, workspace: Path) -> dict[str, Any]:
             _lock_source(source.uri, source.name, workspace) for source in params.data.read_from
         ],
         "benchmarks": [_lock_benchmark(each, workspace) for each in locked_benchmarks(params)],
+        "evaluation": _lock_evaluation(params, workspace),
     }
-
-
-def write_lock(path: Path, lock: dict[str, Any]) -> bool:
-    """Write `lock` to `path`; an equal file is left untouched. Returns whether it was written."""
-    text = json_text(lock)
-    if path.is_file() and path.read_bytes() == text.encode():
-        return False
-    write_text(path, text)
-    return True
-
-
-def read_lock(path: Path) -> dict[str, Any]:
-    """Return the lock in `path`; LeadError if it is missing or was not written by this program."""
-    lock = read_json(path, made_by="lead lock")
-    if not isinstance(lock, dict) or lock.get("schema") != 1 or not lock.keys() >= PARTS:
-        raise LeadError(f"{path.name}: not a lock of this version; {_NEXT} to write it again")
-    return lock
 
 
 def check_lock(
@@ -86,19 +68,30 @@ def check_lock(
     if "model" in parts and lock["model"] != (current := _lock_model(params)):
         was = lock["model"]["name"]
         changed = "its files changed" if was == current["name"] else f"it was {was}"
-        raise LeadError(f"model {current['name']} is not the locked one: {changed}; {_NEXT}")
+        raise LeadError(f"model {current['name']} is not the locked one: {changed}; {NEXT}")
+    if "evaluation" in parts:
+        check_files(lock["evaluation"], _lock_evaluation(params, workspace))
 
 
 def locked_benchmarks(params: Params) -> tuple[Benchmark, ...]:
     """Return what the pool is checked against, in the order of the lock."""
     if params.data.decontaminate is None:
         return ()
-    return benchmarks_to_check(params.data.decontaminate.against, params.evaluate.tasks)
+    return benchmarks_to_check(
+        params.data.decontaminate.against,
+        params.evaluate.task_names,
+        data_dir=params.evaluate.data_dir,
+    )
 
 
 def _lock_model(params: Params) -> dict[str, Any]:
     model = resolve_model(params.model.name, params.model.revision)
     return {"name": model.name, "revision": model.revision, "sha256": model.sha256}
+
+
+def _lock_evaluation(params: Params, workspace: Path) -> list[dict[str, Any]]:
+    folder = params.evaluate.data_dir
+    return [] if folder is None else hash_files(workspace / folder, called=folder)
 
 
 def _lock_benchmark(benchmark: Benchmark, workspace: Path) -> dict[str, Any]:
@@ -193,7 +186,7 @@ def _check_entries(
     now = [(redact(uri), name) for uri, name in wanted]
     if before != now:
         new = next((uri for uri, name in now if (uri, name) not in before), "their number or order")
-        raise LeadError(f"{key} is not what was locked (first difference: {new}); {_NEXT}")
+        raise LeadError(f"{key} is not what was locked (first difference: {new}); {NEXT}")
     for entry, (uri, name) in zip(locked, wanted, strict=True):
         if "hub" in entry:
             continue
@@ -204,16 +197,7 @@ def _check_entries(
         if "packages" in entry:
             _check_packages(entry["packages"], current["packages"])
         else:
-            _check_files(entry["files"], current["files"])
-
-
-def _check_files(locked: list[dict[str, Any]], current: list[dict[str, Any]]) -> None:
-    before = {file["path"]: file["sha256"] for file in locked}
-    now = {file["path"]: file["sha256"] for file in current}
-    for path in sorted(before | now):
-        if before.get(path) != now.get(path):
-            how = "is new" if path not in before else "is gone" if path not in now else "changed"
-            raise LeadError(f"{path} {how} since the sources were locked; {_NEXT}")
+            check_files(entry["files"], current["files"])
 
 
 def _check_packages(locked: dict[str, str], current: dict[str, str]) -> None:
@@ -221,5 +205,5 @@ def _check_packages(locked: dict[str, str], current: dict[str, str]) -> None:
         if locked.get(package) != version:
             raise LeadError(
                 f"docstrings://{package}: version {version} is installed, {locked.get(package)} was "
-                f"locked; {_NEXT}"
+                f"locked; {NEXT}"
             )

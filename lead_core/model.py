@@ -190,6 +190,10 @@ class ResponseLoss(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the cross-entropy of each response token, float32 [R], nats."""
+        return nn.functional.cross_entropy(self.logits(batch), batch.targets, reduction="none")
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Return the logits over the vocabulary that predict each response token, float32 [R, V]."""
         inner = _inner(self.causal_lm)
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         with autocast(self.runtime):
@@ -198,7 +202,7 @@ class ResponseLoss(nn.Module):
                 logits = inner.get_output_embeddings()(hidden[batch.rows, batch.positions])
             else:
                 logits = inner(**inputs, use_cache=False).logits[batch.rows, batch.positions]
-        return nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
+        return logits.float()
 
 
 def sample_means(token_losses: torch.Tensor, batch: Batch) -> torch.Tensor:

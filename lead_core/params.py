@@ -375,16 +375,58 @@ class TrainParams(Section):
     lora: LoraParams = Field(description="low-rank adapters")
 
 
+class TaskParams(Section):
+    """One entry of `evaluate.tasks`."""
+
+    task: str = Field(min_length=1, description="lm-eval task, group or tag")
+    num_fewshot: int | None = Field(
+        ge=0, description="examples in every prompt; null: as the task defines it"
+    )
+    limit: int | None = Field(
+        ge=1, description="documents of each task behind the name; null: evaluate.limit"
+    )
+
+    @classmethod
+    def named(cls, name: str) -> TaskParams:
+        """Return what a plain name stands for: a task as it is defined."""
+        return cls.model_validate(_task(name))
+
+
+def _task(value: Any) -> Any:
+    """Let a plain string stand for a task, and let a mapping leave out what it does not change."""
+    if isinstance(value, str):
+        return {"task": value, "num_fewshot": None, "limit": None}
+    if isinstance(value, Mapping):
+        return {"num_fewshot": None, "limit": None, **value}
+    return value
+
+
 class EvaluateParams(Section):
     """lm-eval over base and tuned model (stage `evaluate`)."""
 
-    tasks: tuple[str, ...] = Field(min_length=1, description="lm-eval tasks, groups or tags")
+    tasks: tuple[Annotated[TaskParams, BeforeValidator(_task)], ...] = Field(
+        min_length=1,
+        description="lm-eval tasks, groups or tags: names, or mappings of task, num_fewshot and limit",
+    )
     run_generated_code: bool = Field(
         description="let tasks run programs that the model wrote (humaneval), in a sandbox: security.md"
     )
+    data_dir: str | None = Field(
+        description="folder with the benchmarks' rows as files (evaluation.md); null: from the hub"
+    )
     limit: int | None = Field(ge=1, description="documents per task; null: all")
+    seed: int = Field(
+        ge=0,
+        lt=2**32,
+        description="of few-shot examples and sampled answers; lm-eval's own is 1234",
+    )
     batch_size: int = Field(ge=1, description="lm-eval batch size")
     bootstrap_samples: int = Field(ge=0, description="lm-eval's resamples for standard errors")
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """What `tasks` names, in that order."""
+        return tuple(entry.task for entry in self.tasks)
 
 
 class CompareParams(Section):

@@ -1,4 +1,4 @@
-"""Intervals for differences between two measurements of the same things."""
+"""Intervals and tests for differences between two measurements of the same things."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import bdtr, stdtrit
 
 
 @dataclass(frozen=True)
@@ -48,3 +48,14 @@ def paired_difference(
         reach = float(stdtrit(n - 1, 0.5 + confidence / 2)) * standard_error
         low, high = mean - reach, mean + reach
     return PairedDifference(float(first.mean()), float(second.mean()), mean, low, high, n)
+
+
+def exact_mcnemar(base: Sequence[float] | np.ndarray, tuned: Sequence[float] | np.ndarray) -> float:
+    """Return the two-sided exact p of McNemar's test that 0/1 outcomes [n] of the same items differ.
+
+    Only items whose outcome changed tell something: under the hypothesis each goes either way with
+    probability 1/2, so their split is binomial. Without any, p is 1.
+    """
+    changes = np.asarray(tuned, dtype=np.float64) - np.asarray(base, dtype=np.float64)
+    up, down = int((changes > 0).sum()), int((changes < 0).sum())
+    return min(1.0, 2 * float(bdtr(min(up, down), up + down, 0.5))) if up + down else 1.0

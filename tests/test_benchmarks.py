@@ -42,9 +42,22 @@ def test_auto_names_the_data_sets_behind_the_tasks_once(tasks, names):
 
 
 def test_auto_says_which_part_of_which_data_set():
-    assert checked([AUTO], ["gsm8k"]) == [
-        ("gsm8k", "hf://openai/gsm8k?config=main&split=test", True)
+    assert checked([AUTO], ["gsm8k", "humaneval"]) == [
+        ("gsm8k", "hf://openai/gsm8k?config=main&split=test", True),
+        ("humaneval", "hf://openai/openai_humaneval?split=test", True),
     ]
+
+
+def test_auto_takes_the_files_that_evaluation_reads():
+    tasks = ["mmlu", "gsm8k", "humaneval", "tydiqa_goldp"]
+    found = benchmarks_to_check([AUTO], tasks, data_dir="bench")
+    assert [benchmark.uri for benchmark in found] == [
+        "bench/mmlu/test.jsonl",
+        "bench/gsm8k_test.jsonl",
+        "bench/humaneval_test.jsonl",
+        "bench/tydiqa/validation.jsonl",
+    ]
+    assert all(benchmark.automatic for benchmark in found)
 
 
 @pytest.mark.parametrize(

@@ -4,68 +4,39 @@ import math
 import pandas as pd
 import pytest
 import torch
-import yaml
 from conftest import make_model, make_tokenizer
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from toy_artifacts import turn, write_records
+from toy_evaluation import (
+    BF16,
+    CONVERSATIONS,
+    FP32,
+    load,
+    run,
+    tuned_model,
+    write_pool,
+    write_tasks,
+)
 
 from lead_core import evaluation
 from lead_core.chat import encode
 from lead_core.errors import LeadError
-from lead_core.evaluation import HELDOUT, PipelineLM, evaluate, load_tasks, summarise
+from lead_core.evaluation import evaluate, summarise
 from lead_core.evaluation_index import TASKS
-from lead_core.model import ResolvedRuntime, add_adapter, decoder_of
-
-FP32 = ResolvedRuntime("cpu", 1, "fp32")
-BF16 = ResolvedRuntime("cpu", 1, "bf16")
-
-CONVERSATIONS = [
-    ("plain", turn("What is 2 + 2?", "4")),
-    ("plain", turn("Spell naïve 🙂", "n-a-ï-v-e 🙂")),
-    ("plain", turn("Two lines?", "one\ntwo\n")),
-    ("edges", turn("A response that opens with newlines", "\n\nlike this")),
-    ("edges", turn("A prompt that ends with blanks   ", "   and a response that starts so")),
-    ("edges", turn("Special <s> tokens </s> in the text", "also <s>here</s> and on")),
-    ("edges", [{"role": "system", "content": "Be brief."}, *turn("Hi", "Hello")]),
-    ("edges", [*turn("One?", "1"), *turn("And the next?", "2")]),
-]
-
-
-def tuned_model(seed=0):
-    """The tiny model with an adapter that changes its losses."""
-    model = add_adapter(
-        make_model(seed), rank=2, alpha=4, dropout=0.0, target_modules="all-linear", seed=0
-    )
-    with torch.no_grad():
-        torch.manual_seed(1)
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.3)
-    return model.eval()
+from lead_core.evaluation_model import HELDOUT, PipelineLM, stored_tokens
+from lead_core.model import add_adapter, decoder_of
 
 
 @pytest.fixture
-def pool(tmp_path, tiny_tokenizer):
+def pool(tmp_path):
     torch.set_num_threads(1)
-    write_records(tmp_path / "pool" / "heldout.arrow", CONVERSATIONS, tiny_tokenizer)
-    return tmp_path / "pool"
+    return write_pool(tmp_path / "pool")
 
 
-def run(pool, out, *, names=(HELDOUT,), model=None, runtime=FP32, limit=None, **others):
-    tokenizer = make_tokenizer()
-    return evaluate(
-        model=model or tuned_model(),
-        tokenizer=tokenizer,
-        runtime=runtime,
-        tasks=load_tasks(names, pool=pool, tokenizer=tokenizer, **others),
-        limit=limit,
-        batch_size=3,
-        bootstrap_samples=100,
-        seed=0,
-        inputs={"adapter_sha256": "a" * 64},
-        out=out,
-    )
+@pytest.fixture
+def folder(tmp_path):
+    return write_tasks(tmp_path)
 
 
 def direct_loss(model, ids, start):
@@ -81,9 +52,7 @@ def test_both_losses_of_every_record_agree_with_direct_computation(pool, tmp_pat
     run(pool, tmp_path / "eval", model=model)
     frame = pd.read_parquet(tmp_path / "eval" / "heldout.parquet").set_index("id")
     assert len(frame) == len(CONVERSATIONS)
-    for document in (
-        load_tasks([HELDOUT], pool=pool, tokenizer=tiny_tokenizer).tasks[HELDOUT].eval_docs
-    ):
+    for document in load([HELDOUT], pool).tasks[HELDOUT].eval_docs:
         ids, start = document["input_ids"], document["response_start"]
         assert ids[-1] == tiny_tokenizer.eos_token_id  # the end of the turn is to be learnt
         row = frame.loc[document["id"]]
@@ -95,7 +64,7 @@ def test_both_losses_of_every_record_agree_with_direct_computation(pool, tmp_pat
 
 
 def test_documents_are_the_pools_tokens_and_its_chat_template(pool, tiny_tokenizer):
-    task = load_tasks([HELDOUT], pool=pool, tokenizer=tiny_tokenizer).tasks[HELDOUT]
+    task = load([HELDOUT], pool).tasks[HELDOUT]
     expected = {
         (tuple(e.input_ids), e.response_start)
         for e in (encode(tiny_tokenizer, messages) for _, messages in CONVERSATIONS)
@@ -114,19 +83,14 @@ def test_lm_evals_own_tokens_would_differ_but_its_scores_of_ours_agree(pool, tin
     model = make_model()
     stock = HFLM(pretrained=model, tokenizer=tiny_tokenizer, batch_size=3)
     ours = PipelineLM(model, tiny_tokenizer, FP32, batch_size=3)
-    documents = list(
-        load_tasks([HELDOUT], pool=pool, tokenizer=tiny_tokenizer).tasks[HELDOUT].eval_docs
-    )
-    pairs = [
-        (d["input_ids"][: d["response_start"]], d["input_ids"][d["response_start"] :])
-        for d in documents
-    ]
-    for document, (prompt, response) in zip(documents, pairs, strict=True):
-        moved = stock._encode_pair(document["prompt"], document["response"])
+    requests = load([HELDOUT], pool).tasks[HELDOUT].instances
+    pairs = [stored_tokens(request) for request in requests]
+    for request, (prompt, response) in zip(requests, pairs, strict=True):
+        moved = stock._encode_pair(*request.args)
         assert moved == (prompt[:-1], [prompt[-1], *response])  # the header's newline went over
     theirs = stock._loglikelihood_tokens([(("", ""), *pair) for pair in pairs], disable_tqdm=True)
-    for (expected, _), (got, _) in zip(theirs, ours._score(documents), strict=True):
-        assert got == pytest.approx(expected, abs=1e-4)
+    for expected, got in zip(theirs, ours.loglikelihood(requests), strict=True):
+        assert got == (pytest.approx(expected[0], abs=1e-4), expected[1])
 
 
 def test_metrics_are_means_over_records_and_sources_and_bits_per_byte(pool, tmp_path):
@@ -174,7 +138,8 @@ def test_every_record_is_forwarded_once_per_model_and_counted(pool, tmp_path, ti
         lambda _m, _a, kwargs: rows.append(kwargs["input_ids"].shape[0]), with_kwargs=True
     )
     results = run(pool, tmp_path / "eval", model=model)
-    tokens = sum(len(encode(tiny_tokenizer, messages).input_ids) for _, messages in CONVERSATIONS)
+    lengths = [len(encode(tiny_tokenizer, messages).input_ids) for _, messages in CONVERSATIONS]
+    tokens = sum(length - 1 for length in lengths)  # the last token is only predicted
     expected = {"sequences": 2 * len(CONVERSATIONS), "tokens": 2 * tokens}
     assert results["forwards"] == expected
     assert rows[:2] == [1, 1]  # ResponseLoss tries how the head works on four made-up tokens
@@ -184,12 +149,12 @@ def test_every_record_is_forwarded_once_per_model_and_counted(pool, tmp_path, ti
 def test_equal_inputs_give_equal_bytes_without_times_or_places(pool, tmp_path):
     run(pool, tmp_path / "first")
     run(pool, tmp_path / "second")
-    for name in ("results.json", "heldout.parquet"):
+    for name in ("results.json", "heldout.parquet", "samples/lead_heldout.jsonl.gz"):
         first = (tmp_path / "first" / name).read_bytes()
         assert first == (tmp_path / "second" / name).read_bytes()
         assert str(tmp_path).encode() not in first
     results = json.loads((tmp_path / "first" / "results.json").read_text())
-    assert results["inputs"] == {"adapter_sha256": "a" * 64}
+    assert results["inputs"] == {"model_sha256": "m" * 64, "adapter_sha256": "a" * 64}
     assert not {"date", "git_hash", "config"} & set(results)
 
 
@@ -197,7 +162,7 @@ def test_a_limit_takes_the_first_records(pool, tmp_path):
     results = run(pool, tmp_path / "eval", limit=3)
     frame = pd.read_parquet(tmp_path / "eval" / "heldout.parquet")
     assert results["tasks"][HELDOUT]["n"] == results["paired"]["lead_heldout/loss"]["n"] == 3
-    whole = load_tasks([HELDOUT], pool=pool, tokenizer=make_tokenizer()).tasks[HELDOUT].eval_docs
+    whole = load([HELDOUT], pool).tasks[HELDOUT].eval_docs
     assert list(frame["id"]) == [document["id"] for document in whole][:3]
     assert results["forwards"]["sequences"] == 6
 
@@ -213,52 +178,6 @@ def test_the_summary_names_the_figures(pool, tmp_path):
     assert lines[0].startswith("lead_heldout/loss: base 5.")
     assert lines[0].endswith("over 8 records")
     assert lines[-1].startswith("16 forwards")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A folder of tasks in lm-eval's own form: choices, generation, and a group over two tasks."""
-    data = tmp_path / "sums.jsonl"
-    rows = [{"question": f"{i} + {i} =", "choices": ["1", str(2 * i)], "gold": 1} for i in range(6)]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    dataset = {
-        "dataset_path": "json",
-        "dataset_kwargs": {
-            "data_files": {"test": str(data)},
-            "cache_dir": str(tmp_path / "cache"),
-        },
-        "test_split": "test",
-        "doc_to_text": "question",
-    }
-    choices = {
-        **dataset,
-        "output_type": "multiple_choice",
-        "doc_to_target": "gold",
-        "doc_to_choice": "choices",
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-    }
-    writing = {
-        **dataset,
-        "output_type": "generate_until",
-        "doc_to_target": "{{choices[1]}}",
-        "generation_kwargs": {"max_gen_toks": 4, "until": ["\n"], "do_sample": False},
-        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
-    }
-    group = {
-        "group": "sums",
-        "task": ["sums_choice", "sums_again"],
-        "aggregate_metric_list": [{"metric": "acc", "weight_by_size": True}],
-    }
-    tasks = tmp_path / "tasks"
-    tasks.mkdir()
-    for name, config in (
-        ("sums_choice", {"task": "sums_choice", **choices}),
-        ("sums_again", {"task": "sums_again", **choices}),
-        ("sums_write", {"task": "sums_write", **writing}),
-        ("sums", group),
-    ):
-        (tasks / f"{name}.yaml").write_text(yaml.safe_dump(config))
-    return tasks
 
 
 def test_other_tasks_and_groups_run_beside_ours(pool, folder, tmp_path, tiny_tokenizer):
@@ -281,7 +200,7 @@ def test_other_tasks_and_groups_run_beside_ours(pool, folder, tmp_path, tiny_tok
 
 def test_without_our_task_there_is_no_table_of_records(pool, folder, tmp_path):
     run(pool, tmp_path / "eval", names=["sums_choice"], folders=(folder,))
-    assert [path.name for path in (tmp_path / "eval").iterdir()] == ["results.json"]
+    assert {path.name for path in (tmp_path / "eval").iterdir()} == {"results.json", "samples"}
 
 
 def test_a_metric_that_is_no_mean_over_records_is_not_paired(pool, tmp_path):
@@ -299,16 +218,16 @@ def test_an_unknown_task_is_named_with_those_that_are_close(
     with pytest.raises(
         LeadError, match=r"evaluate\.tasks names 'sum_choice', .* did you mean sums_choice"
     ):
-        load_tasks(["sum_choice"], pool=pool, tokenizer=tiny_tokenizer)
+        load(["sum_choice"], pool)
     with pytest.raises(LeadError, match="'qqqq', which is no lm-eval task; see `lm-eval ls tasks`"):
-        load_tasks(["qqqq"], pool=pool, tokenizer=tiny_tokenizer)
+        load(["qqqq"], pool)
 
 
 def test_a_task_whose_data_is_not_there_is_one_clear_line(pool, folder, tiny_tokenizer):
     text = (folder / "sums_choice.yaml").read_text().replace("sums.jsonl", "gone.jsonl")
     (folder / "sums_choice.yaml").write_text(text)
     with pytest.raises(LeadError, match=r"evaluate\.tasks: sums_choice does not load \(.*gone"):
-        load_tasks(["sums_choice"], pool=pool, tokenizer=tiny_tokenizer, folders=(folder,))
+        load(["sums_choice"], pool, folders=(folder,))
 
 
 def test_a_task_that_runs_generated_code_without_the_sandbox_is_always_refused(
@@ -320,31 +239,25 @@ def test_a_task_that_runs_generated_code_without_the_sandbox_is_always_refused(
         with pytest.raises(
             LeadError, match=r"sums_write runs code that the model wrote, and not in our sandbox"
         ):
-            load_tasks(
-                ["sums_write"],
-                pool=pool,
-                tokenizer=tiny_tokenizer,
-                run_generated_code=allowed,
-                folders=(folder,),
-            )
+            load(["sums_write"], pool, run_generated_code=allowed, folders=(folder,))
 
 
 def test_no_heldout_file_is_one_clear_line(tmp_path, tiny_tokenizer):
     with pytest.raises(LeadError, match=r"heldout\.arrow is not there; run `dvc repro prepare`"):
-        load_tasks([HELDOUT], pool=tmp_path, tokenizer=tiny_tokenizer)
+        load([HELDOUT], tmp_path)
 
 
 def test_an_empty_heldout_set_says_which_parameter_to_change(tmp_path, tiny_tokenizer):
     write_records(tmp_path / "heldout.arrow", [], tiny_tokenizer)
     with pytest.raises(LeadError, match=r"data\.heldout_per_source in params\.yaml to at least 1"):
-        load_tasks([HELDOUT], pool=tmp_path, tokenizer=tiny_tokenizer)
+        load([HELDOUT], tmp_path)
 
 
 def test_records_of_another_tokenizer_are_refused(pool):
     other = make_tokenizer()
     other.chat_template = other.chat_template.replace("<s>", "<s><s>")
     with pytest.raises(LeadError, match="tokenised by another model's tokenizer"):
-        load_tasks([HELDOUT], pool=pool, tokenizer=other)
+        load([HELDOUT], pool, tokenizer=other)
 
 
 def test_a_record_longer_than_the_model_is_named(tmp_path, tiny_tokenizer):
@@ -362,7 +275,7 @@ def test_a_loss_that_is_no_number_keeps_the_earlier_results(pool, tmp_path):
             if "lora_B" in name:
                 parameter.fill_(float("nan"))
     with pytest.raises(LeadError, match=r"tuned loss of 8 .* lower train\.learning_rate"):
-        run(pool, tmp_path / "eval", model=broken)
+        run(pool, tmp_path / "eval", model=broken, cache=tmp_path / "another adapter's")
     assert (tmp_path / "eval" / "results.json").read_bytes() == before
 
 
@@ -376,9 +289,9 @@ def test_the_model_stays_in_eval_mode_with_its_adapter_on(pool, tmp_path):
 @pytest.mark.slow
 def test_an_unknown_stock_task_is_named_with_those_that_are_close(pool, tiny_tokenizer):
     with pytest.raises(LeadError, match=r"'gsm8kk', .* did you mean gsm8k"):
-        load_tasks([HELDOUT, "gsm8kk"], pool=pool, tokenizer=tiny_tokenizer)
+        load([HELDOUT, "gsm8kk"], pool)
     with pytest.raises(LeadError, match=r"gsm8k does not load \(Couldn't reach"):
-        load_tasks(["gsm8k"], pool=pool, tokenizer=tiny_tokenizer)
+        load(["gsm8k"], pool)
 
 
 @pytest.mark.slow
@@ -390,7 +303,7 @@ def test_the_default_models_losses_agree_with_direct_computation(tmp_path):
     resolved = resolve_model("embedded://smollm2-135m-instruct", None)
     tokenizer = load_tokenizer(resolved, trust_remote_code=False)
     write_records(tmp_path / "heldout.arrow", CONVERSATIONS, tokenizer)
-    tasks = load_tasks([HELDOUT], pool=tmp_path, tokenizer=tokenizer)
+    tasks = load([HELDOUT], tmp_path, tokenizer=tokenizer, max_length=8192)
     documents = list(tasks.tasks[HELDOUT].eval_docs)
     start, system = tokenizer.bos_token_id, tokenizer("system", add_special_tokens=False).input_ids
     assert all(
@@ -413,11 +326,10 @@ def test_the_default_models_losses_agree_with_direct_computation(tmp_path):
         tokenizer=tokenizer,
         runtime=FP32,
         tasks=tasks,
-        limit=None,
         batch_size=4,
         bootstrap_samples=0,
-        seed=0,
-        inputs={},
+        inputs={"model_sha256": resolved.sha256, "adapter_sha256": "a" * 64},
+        cache=tmp_path / "cache",
         out=tmp_path / "eval",
     )
     frame = pd.read_parquet(tmp_path / "eval" / "heldout.parquet").set_index("id")

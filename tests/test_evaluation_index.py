@@ -73,6 +73,21 @@ def test_our_own_task_needs_no_index_of_lm_evals(monkeypatch):
     assert (task.kind, task.datasets, task.runs_code) == ("task", (), False)
 
 
+def test_benchmarks_are_looked_up_in_their_own_folders(monkeypatch):
+    monkeypatch.setattr(evaluation_index, "stock_tasks", None)
+    mmlu, cot, tydiqa = resolve_tasks(["mmlu", "gsm8k_cot", "tydiqa_goldp"])
+    assert (mmlu.kind, len(mmlu.leaves), mmlu.datasets) == ("group", 57, ("cais/mmlu",))
+    assert (cot.kind, cot.datasets) == ("task", ("openai/gsm8k",))
+    assert (tydiqa.kind, len(tydiqa.leaves)) == ("tag", 9)
+
+
+def test_a_tag_of_which_only_a_part_is_near_is_looked_up_in_the_whole_index(folder, monkeypatch):
+    stock = TaskManager(include_path=str(folder), include_defaults=False)
+    monkeypatch.setattr(evaluation_index, "stock_tasks", lambda: stock)
+    with pytest.raises(LeadError, match="'chain_of_thought', which is no lm-eval task"):
+        resolve_tasks(["chain_of_thought"])
+
+
 def test_an_unknown_name_is_told_with_those_that_are_close(folder, monkeypatch):
     stock = TaskManager(include_path=str(folder), include_defaults=False)
     monkeypatch.setattr(evaluation_index, "stock_tasks", lambda: stock)

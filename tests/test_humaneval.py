@@ -1,7 +1,9 @@
 """HumanEval: lm-eval's own definition, run in the sandbox."""
 
+import gzip
 import json
 import os
+import shutil
 from itertools import combinations
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from lead_core.tasks.humaneval.humaneval import (
 
 PROBLEMS = Path(__file__).parent / "humaneval_problems.jsonl"
 OURS = TASKS / "humaneval"
+CONTEXT = 8192  # a byte is a token here
 STOCK = Path(lm_eval.tasks.__file__).parent / "humaneval" / "humaneval.yaml"
 
 
@@ -61,7 +64,9 @@ def folder(tmp_path):
 
 def load(name, folder, **options):
     tokenizer = make_tokenizer()
-    return load_tasks([name], pool=folder, tokenizer=tokenizer, folders=(folder,), **options)
+    return load_tasks(
+        [name], pool=folder, tokenizer=tokenizer, max_length=CONTEXT, folders=(folder,), **options
+    )
 
 
 class Writer(LM):
@@ -197,28 +202,43 @@ def test_base_and_tuned_model_are_scored_side_by_side(folder, tmp_path):
         model=model.eval(),
         tokenizer=make_tokenizer(),
         runtime=ResolvedRuntime("cpu", 1, "fp32"),
-        tasks=load("humaneval", folder, run_generated_code=True),
-        limit=2,
+        tasks=load("humaneval", folder, run_generated_code=True, limit=2),
         batch_size=2,
         bootstrap_samples=0,
-        seed=0,
-        inputs={},
+        inputs={"model_sha256": "m" * 64, "adapter_sha256": "a" * 64},
+        cache=tmp_path / "cache-of-answers",
         out=tmp_path / "eval",
     )
     task = results["tasks"]["humaneval"]
     assert task["base"] == task["tuned"] == {"pass@1,create_test": 0.0}
     assert results["paired"]["humaneval/pass@1,create_test"]["n"] == task["n"] == 2
+    with gzip.open(tmp_path / "eval" / "samples" / "humaneval.jsonl.gz", "rt") as stream:
+        [filtered] = json.loads(stream.readline())["tuned"]["filtered"]["create_test"]
+    assert filtered[0]["outcome"] == "failed"
+    assert filtered[0]["program"].startswith("def double")
 
 
 def test_without_the_parameter_it_is_refused_before_any_data_is_fetched(tmp_path):
     for name in ("humaneval", "humaneval_pass10"):
         with pytest.raises(LeadError) as caught:
-            load_tasks([name], pool=tmp_path, tokenizer=make_tokenizer())
+            load_tasks([name], pool=tmp_path, tokenizer=make_tokenizer(), max_length=CONTEXT)
         assert str(caught.value) == (
             f"params.yaml: evaluate.tasks: {name} runs code that the model wrote; set "
             "evaluate.run_generated_code to true to run it, each program on its own without network, "
             "files, settings or rights (docs/security.md), or remove it"
         )
+
+
+def test_with_a_folder_of_benchmarks_both_tasks_read_their_problems_there(tmp_path):
+    shutil.copy(PROBLEMS, tmp_path / "humaneval_test.jsonl")
+    names = ["humaneval", "humaneval_pass10"]
+    settings = {"pool": tmp_path, "tokenizer": make_tokenizer(), "max_length": CONTEXT}
+    with pytest.raises(LeadError, match=r"set evaluate\.run_generated_code to true"):
+        load_tasks(names, data_dir=tmp_path, **settings)
+    loaded = load_tasks(names, data_dir=tmp_path, run_generated_code=True, **settings)
+    prompts = [problem["prompt"] for problem in read(PROBLEMS)]
+    for name in names:
+        assert [request.args[0] for request in loaded.tasks[name].instances] == prompts
 
 
 def test_a_machine_without_isolation_is_told_before_any_model_is_loaded(folder, monkeypatch):

@@ -11,9 +11,11 @@ from threading import Thread
 
 import fsspec
 import pytest
+from toy_benchmarks import write_benchmarks
 
 from lead_core.errors import LeadError, TransientError
-from lead_core.lock import LOCK_FILE, build_lock, check_lock, read_lock, write_lock
+from lead_core.lock import build_lock, check_lock
+from lead_core.lock_file import LOCK_FILE, read_lock, write_lock
 from lead_core.params import override, parse_params, read_mapping
 from lead_core.storage import sha256_file
 
@@ -92,10 +94,10 @@ def test_writing_an_equal_lock_leaves_the_file_untouched(workspace, params_of):
     [
         (
             lambda data: (data / "a.jsonl").write_text(LINE.upper()),
-            "data/a.jsonl changed since the",
+            "data/a.jsonl changed since",
         ),
-        (lambda data: (data / "b.jsonl").unlink(), "data/b.jsonl is gone since the"),
-        (lambda data: (data / "c.jsonl").write_text(LINE), "data/c.jsonl is new since the"),
+        (lambda data: (data / "b.jsonl").unlink(), "data/b.jsonl is gone since"),
+        (lambda data: (data / "c.jsonl").write_text(LINE), "data/c.jsonl is new since"),
     ],
 )
 def test_a_change_behind_a_glob_is_named_with_the_next_step(workspace, params_of, change, message):
@@ -104,7 +106,7 @@ def test_a_change_behind_a_glob_is_named_with_the_next_step(workspace, params_of
     change(workspace / "data")
     with pytest.raises(LeadError) as error:
         check_lock(lock, params, workspace)
-    assert str(error.value) == f"{message} sources were locked; run `lead lock`"
+    assert str(error.value) == f"{message} it was locked; run `lead lock`"
     check_lock(lock, params, workspace, parts={"model"})
 
 
@@ -135,7 +137,7 @@ def test_benchmarks_are_locked_and_checked_like_sources(workspace, params_of):
     assert lock["benchmarks"][0]["files"][0]["sha256"] == sha256_file(workspace / "quiz.jsonl")
     check_lock(lock, params, workspace)
     (workspace / "quiz.jsonl").write_text(LINE * 2)
-    with pytest.raises(LeadError, match=r"^quiz\.jsonl changed since the sources were locked; run"):
+    with pytest.raises(LeadError, match=r"^quiz\.jsonl changed since it was locked; run"):
         check_lock(lock, params, workspace)
     check_lock(lock, params, workspace, parts={"sources", "model"})
     with pytest.raises(
@@ -274,3 +276,50 @@ def test_a_file_that_is_no_lock_is_told(tmp_path, text):
 def test_a_missing_lock_names_the_command_that_makes_it(tmp_path):
     with pytest.raises(LeadError, match="is not there; run `lead lock` first"):
         read_lock(tmp_path / LOCK_FILE)
+
+
+def test_the_files_that_evaluation_reads_are_locked_by_hash_and_no_other_part_moves(
+    workspace, params_of
+):
+    before = build_lock(params_of("data/a.jsonl"), workspace)
+    assert before["evaluation"] == []
+    write_benchmarks(workspace / "benchmarks")
+    params = params_of("data/a.jsonl")
+    evaluate = params.evaluate.model_copy(update={"data_dir": "benchmarks"})
+    params = params.model_copy(update={"evaluate": evaluate})
+    lock = build_lock(params, workspace)
+    assert {**lock, "evaluation": []} == before
+    assert [file["path"] for file in lock["evaluation"]][:2] == [
+        "benchmarks/gsm8k_test.jsonl",
+        "benchmarks/gsm8k_train.jsonl",
+    ]
+    check_lock(lock, params, workspace)
+    with (workspace / "benchmarks/mmlu/test.jsonl").open("a") as stream:
+        stream.write("\n")
+    (workspace / "benchmarks/tydiqa/train.jsonl").unlink()
+    check_lock(lock, params, workspace, parts={"sources", "model"})
+    with pytest.raises(
+        LeadError, match=r"^benchmarks/mmlu/test\.jsonl changed since it was locked"
+    ):
+        check_lock(lock, params, workspace, parts={"evaluation"})
+    shutil.rmtree(workspace / "benchmarks")
+    with pytest.raises(LeadError, match=r"^evaluate\.data_dir: no folder .*benchmarks; put the"):
+        build_lock(params, workspace)
+
+
+def test_with_a_folder_of_benchmarks_the_pool_is_checked_against_its_files(workspace, params_of):
+    write_benchmarks(workspace / "benchmarks")
+    mapping = checking(params_of("data/a.jsonl"), "auto").model_dump(mode="json")
+    mapping["evaluate"].update(
+        data_dir="benchmarks", tasks=["gsm8k_cot", {"task": "mmlu", "num_fewshot": 5}]
+    )
+    params = parse_params(mapping)
+    lock = build_lock(params, workspace)
+    assert [(b["name"], b["files"][0]["path"]) for b in lock["benchmarks"]] == [
+        ("gsm8k", "benchmarks/gsm8k_test.jsonl"),
+        ("mmlu", "benchmarks/mmlu/test.jsonl"),
+    ]
+    check_lock(lock, params, workspace)
+    (workspace / "benchmarks/gsm8k_test.jsonl").unlink()
+    with pytest.raises(LeadError, match=r"cannot be checked against gsm8k: benchmarks/gsm8k_test"):
+        build_lock(params, workspace)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from lead_core.errors import LeadError, ProblemsError
 from lead_core.params import (
     Params,
+    TaskParams,
     differences,
     effective_params,
     flatten,
@@ -69,6 +70,17 @@ def test_the_shipped_params_are_valid():
             "params.yaml: data.decontaminate must have edited_ngram_words <= min_words <= ngram_words, "
             "got 5, 20, 13",
         ),
+        ("evaluate.limit=0", "params.yaml: evaluate.limit must be >= 1, got 0"),
+        (
+            "evaluate.tasks=[gsm8k, {task: mmlu, limit: 0}]",
+            "params.yaml: evaluate.tasks.1.limit must be >= 1, got 0",
+        ),
+        (
+            "evaluate.tasks=[gsm8k, {task: mmlu, shots: 5}]",
+            "params.yaml: evaluate.tasks.1.shots is not a known key; see docs/parameters.md for the "
+            "known ones",
+        ),
+        ("evaluate.tasks=[gsm8k, {limit: 5}]", "params.yaml: evaluate.tasks.1.task is missing"),
         ("train.lora=3", "params.yaml: train.lora must be a section of keys, got 3"),
         ("nothing.here=1", "--set nothing.here=1: params.yaml has no section nothing"),
         ("train.nothing=1", "--set train.nothing=1: params.yaml has no key train.nothing"),
@@ -122,6 +134,15 @@ def test_what_to_check_against_may_be_a_word_a_path_or_a_mapping():
         "params.yaml: data.decontaminate.against must not hold credentials (entry 0)"
     )
     assert "a:b" not in text
+
+
+def test_a_task_may_be_a_name_or_a_mapping():
+    params = load_params(PARAMS, ["evaluate.tasks=[gsm8k, {task: mmlu, num_fewshot: 5, limit: 9}]"])
+    assert [(t.task, t.num_fewshot, t.limit) for t in params.evaluate.tasks] == [
+        ("gsm8k", None, None),
+        ("mmlu", 5, 9),
+    ]
+    assert params.evaluate.tasks[0] == TaskParams.named("gsm8k")
 
 
 @pytest.mark.parametrize(

@@ -212,12 +212,21 @@ def test_a_copy_of_an_overlapping_record_is_a_duplicate_of_it(tmp_path, tiny_tok
 def test_a_check_without_hits_leaves_the_pool_folder_as_it_is_without_one(tmp_path, tiny_tokenizer):
     """So one more benchmark to evaluate does not make scores and training stale."""
     lock = {"model": {"sha256": "m"}, "sources": [{"uri": "a.jsonl"}]}
-    prepared(tmp_path / "0", tiny_tokenizer, {"a": pairs(9)}, lock={**lock, "benchmarks": []})
+    prepared(
+        tmp_path / "0",
+        tiny_tokenizer,
+        {"a": pairs(9)},
+        lock={**lock, "benchmarks": [], "evaluation": []},
+    )
     prepared(
         tmp_path / "1",
         tiny_tokenizer,
         {"a": pairs(9)},
-        lock={**lock, "benchmarks": [{"uri": "quiz.jsonl"}]},
+        lock={
+            **lock,
+            "benchmarks": [{"uri": "quiz.jsonl"}],
+            "evaluation": [{"path": "quiz.jsonl"}],
+        },
         benchmarks=quiz_index(),
     )
     one, other = (

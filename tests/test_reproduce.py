@@ -130,6 +130,6 @@ def test_the_source_lock_is_written_only_when_something_changed(workspace):
     assert source_lock_problem(workspace) is None
     assert not update_source_lock(workspace)
     (workspace / "data.jsonl").write_text("{}\n")
-    assert "data.jsonl changed since the sources were locked" in source_lock_problem(workspace)
+    assert "data.jsonl changed since it was locked" in source_lock_problem(workspace)
     assert update_source_lock(workspace)
     assert source_lock_problem(workspace) is None

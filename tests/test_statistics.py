@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import binomtest
 
-from lead_core.statistics import paired_difference
+from lead_core.statistics import exact_mcnemar, paired_difference
 
 VALUES = st.floats(-1e3, 1e3)
 
@@ -55,3 +56,33 @@ def test_exchanging_the_two_only_changes_signs(first, second):
     assert (pair.difference, pair.low, pair.high) == pytest.approx(
         (-back.difference, -back.high, -back.low)
     )
+
+
+def outcomes(up, down, right, wrong):
+    """0/1 outcomes of two models: `up` items became right, `down` wrong, the others stayed."""
+    base = [0] * up + [1] * down + [1] * right + [0] * wrong
+    tuned = [1] * up + [0] * down + [1] * right + [0] * wrong
+    return base, tuned
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "p"),
+    [
+        (0, 0, 1.0),
+        (1, 0, 1.0),  # 2 * 1/2
+        (5, 0, 0.0625),  # 2 / 2^5
+        (0, 6, 0.03125),
+        (7, 1, 2 * 9 / 256),
+        (4, 4, 1.0),  # 2 * P(X <= 4) is more than 1
+    ],
+)
+def test_mcnemars_exact_p_against_hand_computed_values(up, down, p):
+    assert exact_mcnemar(*outcomes(up, down, 10, 3)) == pytest.approx(p)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemars_exact_p_is_the_binomial_test_and_takes_no_side(up, down):
+    p = exact_mcnemar(*outcomes(up, down, 1, 1))
+    assert p == pytest.approx(exact_mcnemar(*outcomes(down, up, 5, 0)))
+    if up + down:
+        assert p == pytest.approx(binomtest(up, up + down).pvalue)

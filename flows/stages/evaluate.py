@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lead_core.artifacts import Layout, adapter_hash, check_chain, read_manifest
 from lead_core.assets import resolve_model
+from lead_core.benchmark_files import hash_files
 from lead_core.chat import load_tokenizer
+from lead_core.evaluation import TaskTimes, load_tasks, summarise
 from lead_core.evaluation import evaluate as run_evaluation
-from lead_core.evaluation import load_tasks, summarise
+from lead_core.evaluation_requests import context_length
+from lead_core.lock_file import LOCK_FILE, check_files, read_lock
 from lead_core.model import load_adapter, load_model, resolve_runtime
 from lead_core.params import Params
-from lead_core.storage import sha256_file
+from lead_core.storage import append_jsonl, sha256_file
 from lead_core.tracking import open_run, resolve_settings
 from lead_core.tracking_names import metric_name
 from lead_core.tracking_run import TrackedRun
 
 
 def evaluate(params: Params, layout: Layout, workspace: Path) -> str:
-    """Run the tasks on both models, write results.json and heldout.parquet; return a summary.
+    """Run the tasks on both models, write results.json and what is beside it; return a summary.
 
     The figures go to the MLflow run of the training whose output this is, found by its hash.
     """
@@ -32,10 +36,18 @@ def evaluate(params: Params, layout: Layout, workspace: Path) -> str:
     check_chain(str(adapter), manifest["adapter_sha256"], adapter_hash(adapter), "train")
     trust = params.model.trust_remote_code
     tokenizer = load_tokenizer(model, trust_remote_code=trust)
+    data_dir = params.evaluate.data_dir
+    if data_dir is not None:
+        locked = read_lock(workspace / LOCK_FILE)["evaluation"]
+        check_files(locked, hash_files(workspace / data_dir, called=data_dir))
     tasks = load_tasks(
         params.evaluate.tasks,
         pool=layout.pool,
         tokenizer=tokenizer,
+        max_length=context_length(model.path, tokenizer, trust_remote_code=trust),
+        data_dir=None if data_dir is None else workspace / data_dir,
+        limit=params.evaluate.limit,
+        seed=params.evaluate.seed,
         run_generated_code=params.evaluate.run_generated_code,
     )
     runtime = resolve_runtime(
@@ -61,19 +73,29 @@ def evaluate(params: Params, layout: Layout, workspace: Path) -> str:
             tokenizer=tokenizer,
             runtime=runtime,
             tasks=tasks,
-            limit=params.evaluate.limit,
             batch_size=params.evaluate.batch_size,
             bootstrap_samples=params.evaluate.bootstrap_samples,
-            seed=params.seed,
             inputs={
                 "adapter_sha256": manifest["adapter_sha256"],
                 "heldout_sha256": pool_manifest["heldout_sha256"],
                 "model_sha256": model.sha256,
             },
+            cache=workspace / ".lead_state" / "eval-cache",
             out=layout.evaluation,
+            on_task=lambda times: _record_times(times, layout.evaluation.parent / "timings.jsonl"),
         )
         _record(run, results, layout)
     return summarise(results)
+
+
+def _record_times(times: TaskTimes, path: Path) -> None:
+    """Append what one task took to the timings, and say it."""
+    append_jsonl(path, {"stage": "evaluate", **asdict(times)})
+    kept = f", answers of {' and '.join(times.cached)} kept from before" if times.cached else ""
+    print(
+        f"{times.task}: base {times.base_seconds:.1f} s, tuned {times.tuned_seconds:.1f} s{kept}",
+        flush=True,
+    )
 
 
 def _record(run: TrackedRun, results: dict[str, Any], layout: Layout) -> None:
@@ -86,7 +108,7 @@ def _record(run: TrackedRun, results: dict[str, Any], layout: Layout) -> None:
             figures[f"{metric_name(task, metric)}.base"] = value
     for name, pair in results["paired"].items():
         task, _, metric = name.partition("/")
-        for part in ("difference", "low", "high"):
+        for part in ("difference", "low", "high", "mcnemar_p"):
             figures[f"{metric_name(task, metric)}.{part}"] = pair[part]
     run.log_metrics(figures)
     for path in sorted(layout.evaluation.iterdir()):

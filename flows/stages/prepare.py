@@ -14,7 +14,8 @@ from lead_core.chat import load_tokenizer
 from lead_core.contamination import count_contaminated
 from lead_core.decontamination import BenchmarkIndex, Thresholds, build_index
 from lead_core.dirt import Kind
-from lead_core.lock import LOCK_FILE, check_lock, locked_benchmarks, read_lock
+from lead_core.lock import check_lock, locked_benchmarks
+from lead_core.lock_file import LOCK_FILE, read_lock
 from lead_core.params import DirtParams, Params
 from lead_core.preparation import prepare_pool, summarise
 
@@ -77,7 +78,7 @@ def _index_benchmarks(
 
 def _unchecked_tasks(params: Params) -> tuple[str, ...]:
     against = params.data.decontaminate.against if params.data.decontaminate else ()
-    return tuple(unchecked_tasks(against, params.evaluate.tasks))
+    return tuple(unchecked_tasks(against, params.evaluate.task_names))
 
 
 def _fractions(dirt: DirtParams | None) -> dict[Kind, float] | None:
