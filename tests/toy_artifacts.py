@@ -59,15 +59,19 @@ def write_records(path: Path, conversations, tokenizer) -> list[str]:
     return [row["id"] for row in rows]
 
 
-def write_artifacts(root: Path, tokenizer, *, selector: str = "lead", records: int = 90) -> Layout:
+def question(i: int) -> list[dict[str, str]]:
+    """Return the `i`-th conversation of the pool, unless a test has others."""
+    return turn(f"Question {i}? " + "why " * (i % 17), f"Answer {i}. {HOSTILE}")
+
+
+def write_artifacts(
+    root: Path, tokenizer, *, selector: str = "lead", records: int = 90, conversation=question
+) -> Layout:
     """Write everything that the report reads, for a run of `selector`; return the layout."""
     layout = Layout.below(root)
     rng = np.random.default_rng(0)
     sources = ["gsm8k", "code", HOSTILE]
-    pool = [
-        (sources[i % 3], turn(f"Question {i}? " + "why " * (i % 17), f"Answer {i}. {HOSTILE}"))
-        for i in range(records)
-    ]
+    pool = [(sources[i % 3], conversation(i)) for i in range(records)]
     heldout = [(sources[i % 3], turn(f"Held out {i}?", f"Answer {i}.")) for i in range(12)]
     ids = write_records(layout.pool / "pool.arrow", pool, tokenizer)
     heldout_ids = write_records(layout.pool / "heldout.arrow", heldout, tokenizer)
@@ -164,6 +168,7 @@ def _write_training(layout, selector, chosen, ids, by_id, difficulty, task, loss
         "selector": selector,
         "fixed": {},
         "seed": 0,
+        "precision": "fp32",
         "budget": 28,
         "pool_size": len(ids),
         "visits": len(samples),
@@ -183,6 +188,8 @@ def _write_training(layout, selector, chosen, ids, by_id, difficulty, task, loss
             "clusters_sha256"
         ],
         "adapter_sha256": hashlib.sha256(selector.encode()).hexdigest(),
+        "selection_sha256": sha256_file(layout.train / "selection.parquet"),
+        "rounds_sha256": sha256_file(layout.train / "rounds.jsonl"),
     }
     write_json(layout.train / "manifest.json", manifest)
 
