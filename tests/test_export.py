@@ -4,8 +4,7 @@ import shutil
 import pandas as pd
 import pytest
 from conftest import make_tokenizer
-from test_export_configs import RECIPE
-from toy_artifacts import question, write_artifacts
+from toy_artifacts import RECIPE, mixed_conversation, question, write_artifacts
 
 from lead_core.errors import LeadError
 from lead_core.export import SCORES, export_subset, read_subset
@@ -15,21 +14,11 @@ from lead_core.records import convert
 from lead_core.storage import read_json, write_json
 
 
-def conversation(i):
-    """Single exchanges, longer talks and system turns, in turn."""
-    system = [{"role": "system", "content": f"Rule {i}."}] if i % 3 == 1 else []
-    earlier = [
-        {"role": "user", "content": f"First {i}"},
-        {"role": "assistant", "content": f"Yes {i}"},
-    ]
-    return [*system, *(earlier if i % 3 else []), *question(i)]
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A finished pipeline; not to be changed."""
     folder = tmp_path_factory.mktemp("trained")
-    return write_artifacts(folder, make_tokenizer(), conversation=conversation)
+    return write_artifacts(folder, make_tokenizer(), conversation=mixed_conversation)
 
 
 @pytest.fixture

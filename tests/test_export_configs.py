@@ -3,29 +3,10 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from toy_artifacts import RECIPE
 
-from lead_core.export_configs import Recipe, micro_batch_size, trainer_files
+from lead_core.export_configs import micro_batch_size, trainer_files
 from lead_core.export_forms import Form
-
-RECIPE = Recipe(
-    model="owner/model",
-    revision="abc",
-    trust_remote_code=False,
-    rank=8,
-    alpha=16.0,
-    dropout=0.05,
-    target_modules="all-linear",
-    learning_rate=2e-5,
-    decays=True,
-    weight_decay=0.01,
-    max_grad_norm=None,
-    effective_batch=16,
-    micro_batch=4,
-    epochs=1.5,
-    max_tokens=192,
-    bf16=True,
-    seed=7,
-)
 
 
 def settings_of(name, recipe=RECIPE, form=Form.MESSAGES):

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import make_model, make_tokenizer
-from test_export import conversation
-from test_export_configs import RECIPE
-from toy_artifacts import write_artifacts
+from toy_artifacts import RECIPE, mixed_conversation, write_artifacts
 
 from lead_core.chat import encode
 from lead_core.export import export_subset, read_subset
@@ -29,7 +27,7 @@ IGNORED = -100
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    return write_artifacts(folder, make_tokenizer(), conversation=conversation)
+    return write_artifacts(folder, make_tokenizer(), conversation=mixed_conversation)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pyarrow as pa
 from lead_core.artifacts import Layout, write_clusters, write_scores
 from lead_core.chat import encode
 from lead_core.clustering import Clusters
+from lead_core.export_configs import Recipe
 from lead_core.scoring import Scores
 from lead_core.storage import sha256_file, sha256_json, write_json, write_jsonl
 
@@ -29,6 +30,28 @@ SCHEMA = pa.schema(
         ("prompt_start", pa.int32()),
         ("response_start", pa.int32()),
     ]
+)
+
+
+# How to train elsewhere, every value another than its default there.
+RECIPE = Recipe(
+    model="owner/model",
+    revision="abc",
+    trust_remote_code=False,
+    rank=8,
+    alpha=16.0,
+    dropout=0.05,
+    target_modules="all-linear",
+    learning_rate=2e-5,
+    decays=True,
+    weight_decay=0.01,
+    max_grad_norm=None,
+    effective_batch=16,
+    micro_batch=4,
+    epochs=1.5,
+    max_tokens=192,
+    bf16=True,
+    seed=7,
 )
 
 
@@ -62,6 +85,12 @@ def write_records(path: Path, conversations, tokenizer) -> list[str]:
 def question(i: int) -> list[dict[str, str]]:
     """Return the `i`-th conversation of the pool, unless a test has others."""
     return turn(f"Question {i}? " + "why " * (i % 17), f"Answer {i}. {HOSTILE}")
+
+
+def mixed_conversation(i: int) -> list[dict[str, str]]:
+    """Return single exchanges, two of them, and two behind a system turn, by turns."""
+    system = [{"role": "system", "content": f"Rule {i}."}] if i % 3 == 1 else []
+    return [*system, *(turn(f"First {i}", f"Yes {i}") if i % 3 else []), *question(i)]
 
 
 def write_artifacts(
