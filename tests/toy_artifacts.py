@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
 )
 
 
-# How to train elsewhere, every value another than its default there.
+# How to train an exported subset elsewhere.
 RECIPE = Recipe(
     model="owner/model",
     revision="abc",
