@@ -31,9 +31,7 @@ def export_folder(path: Path, kind: str, facts: Mapping[str, Any]) -> Iterator[P
             manifest = {"schema": SCHEMA, "kind": kind, **facts, "files": files}
             write_json(folder / MANIFEST, manifest)
     except OSError as error:
-        raise LeadError(
-            f"{path} cannot be written ({error.strerror or error}); choose another folder"
-        ) from error
+        raise LeadError(f"{path} cannot be written ({error}); choose another folder") from error
 
 
 def check_replaceable(path: Path, kind: str) -> None:

@@ -133,7 +133,10 @@ def _write_merged_weights(
         try:
             merged.save_pretrained(scratch, safe_serialization=True)
         except SafetensorError as error:  # a full disk, as safetensors says it
-            raise LeadError(f"the weights cannot be written ({first_reason(error)})") from error
+            raise LeadError(
+                f"the merged weights cannot be written ({first_reason(error)}); make room, or choose "
+                "a folder on another disk"
+            ) from error
         for file in _weights(Path(scratch)):
             file.replace(folder / file.name)
 

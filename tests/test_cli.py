@@ -83,7 +83,8 @@ def test_help_imports_nothing_heavy():
 
 def test_outside_a_workspace_every_command_says_so_in_one_line(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for arguments in (["run"], ["lock"], ["ui"], ["sync"], ["serve", "--cron", "0 3 * * *"]):
+    commands = (["run"], ["lock"], ["export"], ["ui"], ["sync"], ["serve", "--cron", "0 3 * * *"])
+    for arguments in commands:
         code, out, err = call(*arguments)
         assert (code, out) == (2, "")
         assert re.fullmatch(r"error: no workspace here: .*\n", err)
@@ -143,6 +144,17 @@ def test_a_workspace_in_use_is_refused_at_once_and_not_edited(workspace):
 def test_an_unknown_stage_is_refused_with_the_known_ones(call, workspace):
     code, _, err = call("run", "trian")
     assert (code, err) == (2, "error: dvc.yaml has no stage trian; it has train, report\n")
+
+
+def test_an_export_before_any_training_says_what_to_run(call, workspace):
+    for arguments in ([], ["--adapter", "adapter"], ["--merged", "model"]):
+        code, out, err = call("export", *arguments)
+        assert (code, out) == (2, "")
+        assert err == (
+            "error: nothing is trained yet: artifacts/train/manifest.json is not there; "
+            "run `lead run train` first\n"
+        )
+    assert not (workspace / "export").exists()
 
 
 def test_runs_recorded_on_a_server_are_looked_at_there(call, workspace):

@@ -464,3 +464,43 @@ def test_a_comparison_computes_each_cell_once_and_agrees_with_the_pipeline(works
     assert "| `lead` | 1 |" in other
     assert hashes(cell_file.parent) == kept
     assert len(list((copy / "artifacts/compare").glob("*/comparison.md"))) == 2
+
+
+def test_subset_adapter_and_merged_model_leave_the_workspace(workspace, copy):
+    inner = copy / "notes"
+    inner.mkdir()
+    options = ["export", "subset", "--format", "sharegpt", "--adapter", "adapter"]
+    output = call(inner, "lead", *options, "--merged", "merged")
+    manifest = json.loads((copy / "artifacts/train/manifest.json").read_text())
+    assert f"{manifest['distinct']} records (sharegpt) in {inner / 'subset'}, with " in output
+    samples = pd.read_parquet(copy / "artifacts/train/selection.parquet")
+    rows = [json.loads(line) for line in (inner / "subset/train.jsonl").open()]
+    assert [row["id"] for row in rows] == samples["id"].drop_duplicates().tolist()
+    trl = yaml.safe_load((inner / "subset/trl.yaml").read_text())
+    assert trl["model_name_or_path"] == str(copy / "model")
+    assert (trl["lora_r"], trl["lora_dropout"], trl["learning_rate"]) == (2, 0.1, 0.003)
+    assert trl["num_train_epochs"] * len(rows) == pytest.approx(manifest["visits"], abs=0.01)
+    merged, tuned = (loaded_logits(inner / name) for name in ("merged", "adapter"))
+    assert merged == pytest.approx(tuned, abs=1e-4)
+    assert merged != pytest.approx(loaded_logits(copy / "model"), abs=1e-3)
+    assert hashes(copy / "artifacts") == hashes(workspace / "artifacts")
+    (inner / "subset/trl.yaml").write_text("mine")
+    refused = call(inner, "lead", *options, code=2)
+    assert "subset was changed since it was exported (trl.yaml)" in refused
+
+
+def loaded_logits(folder: Path) -> list[float]:
+    """Load a model or an adapter as its users do and return the logits behind a short prompt."""
+    import torch
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoModelForCausalLM
+
+    adapter = (folder / "adapter_config.json").exists()
+    loader = AutoPeftModelForCausalLM if adapter else AutoModelForCausalLM
+    with torch.inference_mode():
+        return (
+            loader.from_pretrained(folder)
+            .eval()(torch.arange(20)[None] + 90)
+            .logits[0, -1]
+            .tolist()
+        )

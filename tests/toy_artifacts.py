@@ -14,6 +14,7 @@ from lead_core.artifacts import Layout, write_clusters, write_scores
 from lead_core.benchmark_check import BenchmarkCheck, Check, write_check
 from lead_core.chat import encode
 from lead_core.clustering import Clusters
+from lead_core.export_configs import Recipe
 from lead_core.scoring import Scores
 from lead_core.storage import sha256_file, sha256_json, write_json, write_jsonl
 
@@ -30,6 +31,28 @@ SCHEMA = pa.schema(
         ("prompt_start", pa.int32()),
         ("response_start", pa.int32()),
     ]
+)
+
+
+# How to train an exported subset elsewhere.
+RECIPE = Recipe(
+    model="owner/model",
+    revision="abc",
+    trust_remote_code=False,
+    rank=8,
+    alpha=16.0,
+    dropout=0.05,
+    target_modules="all-linear",
+    learning_rate=2e-5,
+    decays=True,
+    weight_decay=0.01,
+    max_grad_norm=None,
+    effective_batch=16,
+    micro_batch=4,
+    epochs=1.5,
+    max_tokens=192,
+    bf16=True,
+    seed=7,
 )
 
 
@@ -60,15 +83,25 @@ def write_records(path: Path, conversations, tokenizer) -> list[str]:
     return [row["id"] for row in rows]
 
 
-def write_artifacts(root: Path, tokenizer, *, selector: str = "lead", records: int = 90) -> Layout:
+def question(i: int) -> list[dict[str, str]]:
+    """Return the `i`-th conversation of the pool, unless a test has others."""
+    return turn(f"Question {i}? " + "why " * (i % 17), f"Answer {i}. {HOSTILE}")
+
+
+def mixed_conversation(i: int) -> list[dict[str, str]]:
+    """Return single exchanges, two of them, and two behind a system turn, by turns."""
+    system = [{"role": "system", "content": f"Rule {i}."}] if i % 3 == 1 else []
+    return [*system, *(turn(f"First {i}", f"Yes {i}") if i % 3 else []), *question(i)]
+
+
+def write_artifacts(
+    root: Path, tokenizer, *, selector: str = "lead", records: int = 90, conversation=question
+) -> Layout:
     """Write everything that the report reads, for a run of `selector`; return the layout."""
     layout = Layout.below(root)
     rng = np.random.default_rng(0)
     sources = ["gsm8k", "code", HOSTILE]
-    pool = [
-        (sources[i % 3], turn(f"Question {i}? " + "why " * (i % 17), f"Answer {i}. {HOSTILE}"))
-        for i in range(records)
-    ]
+    pool = [(sources[i % 3], conversation(i)) for i in range(records)]
     heldout = [(sources[i % 3], turn(f"Held out {i}?", f"Answer {i}.")) for i in range(12)]
     ids = write_records(layout.pool / "pool.arrow", pool, tokenizer)
     heldout_ids = write_records(layout.pool / "heldout.arrow", heldout, tokenizer)
@@ -167,6 +200,7 @@ def _write_training(layout, selector, chosen, ids, by_id, difficulty, task, loss
         "selector": selector,
         "fixed": {},
         "seed": 0,
+        "precision": "fp32",
         "budget": 28,
         "pool_size": len(ids),
         "visits": len(samples),
@@ -186,6 +220,8 @@ def _write_training(layout, selector, chosen, ids, by_id, difficulty, task, loss
             "clusters_sha256"
         ],
         "adapter_sha256": hashlib.sha256(selector.encode()).hexdigest(),
+        "selection_sha256": sha256_file(layout.train / "selection.parquet"),
+        "rounds_sha256": sha256_file(layout.train / "rounds.jsonl"),
     }
     write_json(layout.train / "manifest.json", manifest)
 
