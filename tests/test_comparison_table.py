@@ -77,7 +77,7 @@ def test_only_shared_seeds_are_paired():
     versus = row(result, "ifd").versus
     assert versus is not None
     assert (versus.n, versus.difference) == (1, pytest.approx(0.5))
-    assert row(result, "ifd").verdict == "too few seeds for an interval"
+    assert row(result, "ifd").verdict == "too few seeds for a finding"
 
 
 def test_the_words_say_what_the_interval_says():

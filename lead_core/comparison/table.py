@@ -15,6 +15,7 @@ Record = Mapping[str, Any]  # as `record.describe_cell` makes them, with their o
 
 FULL = "full"
 NO_DIFFERENCE = "no significant difference"
+FEWEST_PAIRS = 3  # for a finding: with two, nearly every interval holds zero
 COLUMNS = ("offline", "selection", "training", "evaluation")
 
 
@@ -190,8 +191,8 @@ def _verdict(
         if any(found[seed][figure] != against[seed][figure] for seed in set(found) & set(against))
     ]
     note = f"; other {' and '.join(unequal)}" if unequal and name != FULL else ""
-    if versus is None or versus.low is None or versus.high is None:
-        return f"too few seeds for an interval{note}"
+    if versus is None or versus.low is None or versus.high is None or versus.n < FEWEST_PAIRS:
+        return f"too few seeds for a finding{note}"
     if versus.high < 0:
         return f"better than {baseline}{note}"
     return f"{f'worse than {baseline}' if versus.low > 0 else NO_DIFFERENCE}{note}"
