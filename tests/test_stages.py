@@ -207,7 +207,7 @@ def test_one_more_benchmark_is_checked_and_without_hits_leaves_score_and_trainin
     assert "quiz" in page[page.index("Overlap with benchmarks") :]
     (copy / "quiz.jsonl").write_text(json.dumps({"question": QUESTION.upper()}) + "\n")
     refused = call(copy, "flows.stages", "prepare", code=2).splitlines()[-1]
-    assert refused == "error: quiz.jsonl changed since the sources were locked; run `lead lock`"
+    assert refused == "error: quiz.jsonl changed since it was locked; run `lead lock`"
 
 
 def test_a_row_of_a_benchmark_in_the_pool_is_removed_before_training(copy):
