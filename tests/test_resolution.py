@@ -10,7 +10,7 @@ def model(name, revision=None):
 
 
 def source(uri, name=None):
-    return SourceParams(uri=uri, name=name, limit=None)
+    return SourceParams(uri=uri, name=name, limit=None, local=None)
 
 
 def test_a_model_is_told_by_what_it_is_and_what_it_takes_to_have_it(tmp_path, monkeypatch):
