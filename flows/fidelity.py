@@ -18,6 +18,7 @@ import pandas as pd
 
 from flows.stages.train import TrainInputs, build_loop, read_inputs
 from lead_core.artifacts import Layout
+from lead_core.comparison.identity import TRAINED
 from lead_core.errors import LeadError
 from lead_core.fidelity import Estimator, estimators_for
 from lead_core.fidelity_plot import fidelity_plot
@@ -35,9 +36,7 @@ from lead_core.model import ResolvedRuntime, resolve_runtime
 from lead_core.params import Params, effective_params, load_params
 from lead_core.rounds import Limits, RoundReport
 from lead_core.storage import read_json, sha256_json, write_bytes, write_json, write_text
-from lead_core.tracking_process import origin_tags
-
-SECTIONS = ("runtime", "model", "select", "bandit", "utility", "train")
+from lead_core.tracking_process import git_origin
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def measure_fidelity(workspace: Path, plan: FidelityPlan) -> list[str]:
     identities = {
         seed: {
             "method_version": METHOD_VERSION,
-            "params": {name: params.model_dump(mode="json")[name] for name in ("seed", *SECTIONS)},
+            "params": {name: params.model_dump(mode="json")[name] for name in ("seed", *TRAINED)},
             "configured": configured.name,
             "runtime": asdict(runtime),
             "rounds": plan.rounds,
@@ -230,9 +229,9 @@ def _telling(
 
 def _commit(workspace: Path) -> dict[str, Any]:
     """Return the commit that the code is of, and whether it was edited since; None without git."""
-    tags = origin_tags(workspace)
-    commit, dirty = tags.get("mlflow.source.git.commit"), tags.get("lead.git_dirty")
-    return {"commit": f"{commit} (edited)" if commit and dirty == "true" else commit}
+    origin = git_origin(workspace)
+    commit = origin.get("commit")
+    return {"commit": f"{commit} (edited)" if origin.get("edited") else commit}
 
 
 def _verdict(results: Sequence[dict[str, Any]], name: str) -> list[str]:

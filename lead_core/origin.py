@@ -15,7 +15,7 @@ from typing import Any
 from lead_core.storage import read_json, sha256_file, write_json
 from lead_core.tracking_process import git_origin
 
-LIBRARIES = (*("accelerate", "hdbscan", "numpy", "peft", "scikit-learn", "torch", "transformers"),)
+LIBRARIES = ("accelerate", "hdbscan", "numpy", "peft", "scikit-learn", "torch", "transformers")
 FILE = "origin.json"
 
 

@@ -20,10 +20,9 @@ from lead_core.storage import read_json, write_json
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a record must say to count as `cell` of a comparison: its rule, settings and inputs.
+    """What a record must say to count as `cell` of a comparison.
 
-    settings: `identity.deciding` of the effective parameters. inputs: hashes of this machine's pool,
-    held-out records, model, scores and clusters.
+    rule: `identity.rule_id`. settings: `identity.deciding` of the effective parameters.
     """
 
     cell: Cell
@@ -71,7 +70,8 @@ class KeptCells:
     ) -> None:
         """Keep a finished cell with where it came from.
 
-        inputs: hashes of what is here now. Raises LeadError when the record is of something else.
+        inputs: hashes of the pool, held-out records, model, scores and clusters that are here. Raises
+        LeadError when the record is of something else.
         """
         self._check(wanted.cell.name, found, inputs)
         if found["settings"] != wanted.settings:

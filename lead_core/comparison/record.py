@@ -20,9 +20,7 @@ from lead_core.storage import read_json
 
 SCHEMA = 1
 INPUTS = ("pool_sha256", "heldout_sha256", "model_sha256", "scores_sha256", "clusters_sha256")
-KEPT_OF_A_ROUND = (
-    *("round", "arm", "probabilities", "reward_raw", "reward", "tokens", "n_selected"),
-)
+KEPT_OF_A_ROUND = ("round", "arm", "probabilities", "reward_raw", "reward", "tokens", "n_selected")
 
 
 def measured_on(runtime: Any, batch_size: int) -> dict[str, Any]:
