@@ -1,0 +1,191 @@
+"""The tables of README.md and docs/results.md, from the files under `results/`.
+
+``python -m lead_core.published`` writes them anew between their marks, ``<!-- results: NAME -->`` and
+``<!-- end of NAME -->``; a test keeps the pages current.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lead_core.errors import LeadError
+from lead_core.fidelity_report import FIGURES, figures_frame, last_rounds
+from lead_core.storage import read_json, write_text
+
+PAGES = ("README.md", "docs/results.md")
+COMPARISON = "reference/7c56d46663ea26d8/comparison.json"
+FIDELITY = "fidelity"
+_MARKED = re.compile(
+    r"(?P<head><!-- results: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end of (?P=name) -->)",
+    re.DOTALL,
+)
+_ESTIMATES = {  # of the fidelity benchmark's eleven, those that the pages tell apart
+    "stale": "offline loss, never updated",
+    "last_seen": "loss last seen in training",
+    "paper/remaining, b=0.1": "IDU, published formula (`paper`)",
+    "displacement/remaining, b=0.1": "IDU, real displacement (`displacement`, shipped)",
+    "displacement/remaining, b=0": "the same without smoothing (b = 0)",
+    "displacement/remaining, b=0.1 + drift": "the same with cluster drift",
+}
+
+
+def fill(page: str, results: Path) -> str:
+    """Return `page` with every marked table written anew from the folder `results`.
+
+    Raises LeadError for a mark whose name is none of a table's.
+    """
+
+    def table(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in TABLES:
+            raise LeadError(f"results: {name} is none of {', '.join(TABLES)}")
+        return f"{match['head']}\n{TABLES[name](results)}\n\n{match['end']}"
+
+    return _MARKED.sub(table, page)
+
+
+def comparison_cost(results: Path) -> str:
+    """Return selectors with held-out losses, intervals and what each forwarded."""
+    found = read_json(results / COMPARISON, made_by="lead compare")
+    heads = {
+        "selector": "---",
+        "seeds": "---:",
+        "held-out loss": "---:",
+        f"minus `{found['baseline']}`, paired 95 %": "---",
+        "finding": "---",
+        "of `full`'s gain": "---:",
+        "forwards: offline / to select / in training": "---:",
+        "tokens trained on": "---:",
+        "seconds": "---:",
+    }
+    rows = [
+        [
+            *_result(row),
+            "" if row["recovered"] is None else f"{row['recovered']:.0%}",
+            " / ".join(
+                f"{row['forwards'][column]:,.0f}" for column in ("offline", "selection", "training")
+            ),
+            f"{row['tokens']['training']:,.0f}",
+            "" if row["seconds"] is None else f"{row['seconds']:,.0f}",
+        ]
+        for row in found["rows"]
+    ]
+    speed = found["throughput"]
+    seconds = (
+        ""
+        if speed is None
+        else (
+            f" Seconds: offline pass included, at {speed['forward']:.0f} tokens/s forward and "
+            f"{speed['training']:.0f} in training, the medians of these trainings."
+        )
+    )
+    return _table(heads, rows) + f"\n\n{_base(found)}{seconds}"
+
+
+def comparison_picks(results: Path) -> str:
+    """Return selectors with held-out losses, intervals and what each picked."""
+    found = read_json(results / COMPARISON, made_by="lead compare")
+    heads = {
+        "selector": "---",
+        "seeds": "---:",
+        "held-out loss": "---:",
+        f"minus `{found['baseline']}`, paired 95 %": "---",
+        "finding": "---",
+        "exchanged picked": "---:",
+        "near-duplicates picked": "---:",
+        "distinct / visits": "---:",
+        "tokens trained on": "---:",
+    }
+    rows = [
+        [
+            *_result(row),
+            f"{row['picked']['exchanged']:.0%}",
+            f"{row['picked']['near_duplicate']:.0%}",
+            f"{row['distinct']:,.0f} / {row['visits'][1]:,}",
+            f"{row['tokens']['training']:,.0f}",
+        ]
+        for row in found["rows"]
+    ]
+    faults = found["pool_faults"]
+    shares = (
+        f"In the pool: {faults['exchanged']:.0%} exchanged, {faults['near_duplicate']:.0%} "
+        "near-duplicates."
+    )
+    return _table(heads, rows) + f"\n\n{_base(found)} {shares}"
+
+
+def _result(row: Mapping[str, Any]) -> list[str]:
+    spread = "" if row["spread"] is None else f" ± {row['spread']:.3f}"
+    pair = row["versus"]
+    interval = ""
+    if pair is not None:
+        interval = f"{pair['difference']:+.3f}"
+        if pair["low"] is not None:
+            interval += f" [{pair['low']:+.3f}, {pair['high']:+.3f}]"
+    return [
+        f"`{row['selector']}`",
+        str(len(row["seeds"])),
+        f"{row['loss']:.3f}{spread}",
+        interval,
+        row["verdict"] or "baseline",
+    ]
+
+
+def _base(found: Mapping[str, Any]) -> str:
+    missing = found["wanted"] - found["found"]
+    state = f" {found['found']} of {found['wanted']} trainings are in." if missing else ""
+    return (
+        f"Base model: {found['base_loss']:.3f} nats per response token (macro average over three "
+        f"sources); mean ± standard deviation over seeds, intervals paired by seed.{state}"
+    )
+
+
+def fidelity(results: Path) -> str:
+    """Return how close estimates of the current loss are to it, means over seeds."""
+    found = [
+        read_json(path, made_by="lead fidelity")
+        for path in sorted((results / FIDELITY).glob("fidelity-seed*.json"))
+    ]
+    last = last_rounds(figures_frame(found))
+    means = last.groupby(["group", "estimator"])[list(FIGURES)].mean()
+    heads = {f"estimate of the current loss, after {found[0]['rounds'][-1]['round']} rounds": "---"}
+    groups = ("trained", "unvisited")
+    for group in groups:
+        heads |= {f"{group}: Spearman": "---:", f"{group}: MAE": "---:"}
+    rows = [
+        [text, *(_figure(means, group, name, f) for group in groups for f in ("spearman", "mae"))]
+        for name, text in _ESTIMATES.items()
+    ]
+    seeds = ", ".join(str(result["seed"]) for result in found)
+    return _table(heads, rows) + (
+        f"\n\nMean over seed{'s' if len(found) > 1 else ''} {seeds}; MAE in nats per response token."
+    )
+
+
+def _figure(means: pd.DataFrame, group: str, name: str, figure: str) -> str:
+    return f"{means[figure][(group, name)]:.3f}"
+
+
+def _table(heads: Mapping[str, str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; heads: column -> its alignment."""
+    lines = [list(heads), list(heads.values()), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    "comparison-cost": comparison_cost,
+    "comparison-picks": comparison_picks,
+    "fidelity": fidelity,
+}
+
+
+if __name__ == "__main__":
+    root = Path(__file__).parents[1]
+    for page in PAGES:
+        path = root / page
+        write_text(path, fill(path.read_text(encoding="utf-8"), root / "results"))
