@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lead_core.artifacts import Layout
-from lead_core.plots import draw_plots
 from lead_core.report_data import FinishedRun, read_run
 from lead_core.report_page import render_page, verdict
+from lead_core.report_plots import draw_plots
 from lead_core.storage import replaced_directory, write_bytes, write_json, write_text
 
 
@@ -28,7 +28,8 @@ def write_report(
         write_text(folder / "index.html", page)
         for plot in plots:
             write_bytes(folder / f"{plot.name}.png", plot.png)
-            write_text(folder / f"{plot.name}.csv", plot.data.to_csv(index=False))
+            if plot.data is not None:
+                write_text(folder / f"{plot.name}.csv", plot.data.to_csv(index=False))
     write_json(layout.report / "metrics.json", collect_metrics(run))
     return f"{verdict(run)}\nreport: {layout.report / 'page' / 'index.html'}"
 
