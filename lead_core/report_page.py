@@ -210,7 +210,7 @@ def _rejection(row: Mapping[str, Any]) -> str:
 
 
 def _set_aside(run: FinishedRun) -> str:
-    """Return how many records of the pool no rule of IFD picks, and why; empty for none."""
+    """Return how many records of the pool are set aside, by reason; empty for none."""
     reasons = run.records["set_aside"].value_counts().sort_index()
     return ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
 

@@ -79,7 +79,7 @@ def test_the_table_is_there_from_the_first_cells_on_and_pictures_when_asked_for(
     before = {path: path.read_bytes() for path in plan.kept.folder.rglob("*.json")}
     illustrate(plan, table)
     written = {path.name for path in plan.kept.folder.glob("comparison*")}
-    assert {"comparison.html", "comparison-cost.png", "comparison-overlap.csv"} <= written
+    assert {"comparison.html", "comparison-differences.png", "comparison-overlap.csv"} <= written
     assert before == {path: path.read_bytes() for path in plan.kept.folder.rglob("*.json")}
     page = (plan.kept.folder / "comparison.html").read_text()
     assert str(plan.workspace) not in page

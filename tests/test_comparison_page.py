@@ -16,7 +16,7 @@ def test_the_page_needs_no_network_and_escapes_what_it_is_given():
     assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in page
     assert 'src="data:image/png;base64,' in page
     assert "Quality &amp; cost" in page and "&lt;cheaper&gt;" in page
-    assert "http" not in page and ".csv" not in page
+    assert "http:" not in page and "https:" not in page and ".csv" not in page
 
 
 def test_every_selector_and_every_training_is_on_the_page():
@@ -37,7 +37,7 @@ def test_an_unfinished_comparison_says_how_much_is_there():
 def test_the_verdict_sorts_selectors_by_what_their_intervals_show():
     assert verdict(found(some_cells())) == (
         "Better than random: none. "
-        "Worse than random: lead-paper, lead-no-loss-change, lead. "
+        "Worse than random: lead-no-loss-change, lead-paper, lead. "
         "No significant difference: stratified. "
         "Too few seeds for a finding: iterative."
     )

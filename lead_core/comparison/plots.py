@@ -197,16 +197,16 @@ def curves_plot(found: ComparisonTable, cells: Cells) -> Plot | None:
             points = _curve(cells, row.selector)
             axes.plot(*zip(*points, strict=True), label=row.selector, ms=4, **style)
         _log_axis(axes)
-        axes.set(xlabel="training tokens", ylabel="held-out loss (nats per response token)")
+        axes.set(xlabel="training tokens", ylabel="loss (nats per response token)")
         figure.legend(loc="outside upper left", ncols=4)
 
     return Plot(
         "curves",
-        "During training",
+        "Held-out loss during training",
         "Means over the seeds for which held-out loss was taken while training, on part of the "
         "held-out records: for the shape, not for the last digit.",
         None,
-        render_png(draw, height=3.6),
+        render_png(draw, height=4.0),
     )
 
 
@@ -285,7 +285,13 @@ def _label_beside(axes: Axes, points: Sequence[tuple[float, float, str]]) -> Non
             textcoords="axes fraction",
             va="center",
             fontsize=8,
-            arrowprops={"arrowstyle": "-", "color": LIGHT, "lw": 0.6, "shrinkB": 3},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": LIGHT,
+                "lw": 0.6,
+                "shrinkB": 3,
+                "relpos": (0, 0.5),
+            },
         )
 
 
