@@ -74,6 +74,8 @@ NEXT_STEPS = {
     errno.EACCES: "check its permissions",
     errno.EPERM: "check its permissions",
     errno.EROFS: "name a place that can be written to",
+    errno.EEXIST: "that is in the way; name another place",
+    errno.ENOTDIR: "that is no folder; name another place",
     errno.ENOSPC: "make room, or name a place on another disk",
     errno.EDQUOT: "make room, or name a place on another disk",
 }

@@ -118,10 +118,11 @@ def test_the_shell_completes_commands_and_the_workspaces_presets(workspace):
 
 def test_what_the_machine_refuses_is_one_line_with_the_place(call, workspace):
     (workspace / "pool.jsonl").write_text('{"prompt": "2+2?", "response": "4"}\n' * 2)
-    arguments = ("doctor", "pool.jsonl", "--no-tokens", "--findings", "/proc/none/found.jsonl")
+    arguments = ("doctor", "pool.jsonl", "--no-tokens", "--findings", "pool.jsonl/found.jsonl")
     code, out, err = call(*arguments)
     assert (code, out) == (2, "")
-    assert re.fullmatch(r"error: /proc/none.*: .*; .*\n", err)
+    place = workspace / "pool.jsonl"
+    assert err == f"error: {place}: File exists; that is in the way; name another place\n"
 
 
 def test_outside_a_workspace_every_command_says_so_in_one_line(call, tmp_path, monkeypatch):
