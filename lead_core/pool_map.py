@@ -17,8 +17,8 @@ from lead_core.plots import DARK, INK, LIGHT, MOST_POINTS, Plot, render_png
 
 COLUMNS = 4
 PALE = "#e6e9ec"
-MARKERS = "o^sDv"  # of the largest task clusters; all others share the last one
-OTHER = "x"
+MARKERS = "o^sDv"  # of the largest task clusters of a panel
+OTHER = "x"  # of all the rest
 POOL: dict[str, Any] = {"mfc": LIGHT, "mec": LIGHT, "ms": 3.5}
 SELECTED: dict[str, Any] = {"mfc": DARK, "mec": INK, "mew": 0.5, "ms": 5.5}
 

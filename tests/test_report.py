@@ -13,7 +13,7 @@ from conftest import make_tokenizer
 from matplotlib.colors import to_rgb
 from toy_artifacts import HOSTILE, write_artifacts
 
-from lead_core import pool_map, report_plots
+from lead_core import report_plots
 from lead_core.benchmark_check import Check
 from lead_core.errors import LeadError
 from lead_core.plots import DARK, LIGHT
@@ -397,30 +397,6 @@ def test_small_sources_share_one_bar_and_no_record_is_lost():
         assert rows["pool"].sum() == 400, kind
         assert rows["selected"].sum() == 80, kind
         assert rows["pool_share"].sum() == pytest.approx(1)
-
-
-def test_the_map_has_every_record_with_an_embedding_and_is_the_same_each_time():
-    records = records_of(60)
-    embeddings = np.random.default_rng(2).normal(size=(60, 8)).astype(np.float32)
-    embeddings[5] = np.nan
-    first, second = (pool_map.map_plot(records, embeddings) for _ in range(2))
-    assert first.png == second.png
-    assert first.data["id"].tolist() == [name for name in records["id"] if name != "0005"]
-    variances = first.data[["component_1", "component_2"]].var()
-    assert variances["component_1"] >= variances["component_2"] > 0
-
-
-def test_a_large_pool_is_mapped_in_part_with_all_selected_records(monkeypatch):
-    monkeypatch.setattr(pool_map, "MOST_POINTS", 50)
-    plot = pool_map.map_plot(records_of(200), np.random.default_rng(2).normal(size=(200, 3)))
-    assert len(plot.data) == 50 + 40
-    assert "90 of 200 records are drawn" in plot.caption
-
-
-def test_a_map_needs_two_records_and_takes_embeddings_of_one_dimension():
-    assert pool_map.map_plot(records_of(1), np.ones((1, 4))) is None
-    plot = pool_map.map_plot(records_of(3), np.array([[0.0], [1.0], [2.0]]))
-    assert (plot.data["component_2"] == 0).all()
 
 
 def test_plots_can_be_drawn_of_very_little(run):
