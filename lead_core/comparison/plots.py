@@ -177,9 +177,9 @@ def faults_plot(found: ComparisonTable) -> Plot | None:
 
     return Plot(
         "faults",
-        "Corrupted records picked",
-        "Records that were damaged on purpose before the pool was made, as share of what each selector "
-        "trained on, repeats counted. The dashed line is their share of the pool: what chance picks.",
+        "Planted faults picked",
+        "Faults planted on purpose when the pool was made, as share of what each selector trained on, "
+        "repeats counted. The dashed line is their share of the pool: what chance picks.",
         None,
         render_png(draw, height=1.2 + 0.3 * len(found.rows)),
     )
