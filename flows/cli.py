@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lead_core.errors import LeadError, TransientError
 from lead_core.export_forms import Form
 
+if TYPE_CHECKING:
+    from flows.reproduce import StageRun
+
+
+def _examples(*lines: str) -> str:
+    """Return `lines` as a command's epilog, one below the other, brackets taken as text."""
+    return "\n\n".join(["Examples:", *lines]).replace("[", r"\[")
+
+
 app = typer.Typer(
     help="LEAD: iterative data selection for LLM instruction tuning, as a versioned pipeline.",
+    epilog=_examples(
+        "lead doctor my_data.jsonl",
+        "lead run --set data.sources='[my_data.jsonl]' --set seed=1",
+        "lead export subset --format sharegpt",
+    ),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
+def _preset_names() -> list[str]:
+    """Return what --preset takes here, for the shell's completion."""
+    from flows.workspace import find_workspace
+
+    try:
+        return sorted(path.stem for path in (find_workspace(Path.cwd()) / "presets").glob("*.yaml"))
+    except LeadError:
+        return []
+
+
 Preset = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Apply presets/NAME.yaml to params.yaml first.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Apply presets/NAME.yaml to params.yaml first.",
+        autocompletion=_preset_names,
+    ),
 ]
 Set = Annotated[
     list[str] | None,
@@ -32,10 +63,26 @@ Set = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only warnings and the final table.")]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print the outcome as JSON, for programs; the log is on stderr."),
+]
+
+
+# What to do about errors of the machine, not of ours.
+NEXT_STEPS = {
+    errno.EACCES: "check its permissions",
+    errno.EPERM: "check its permissions",
+    errno.EROFS: "name a place that can be written to",
+    errno.EEXIST: "that is in the way; name another place",
+    errno.ENOTDIR: "that is no folder; name another place",
+    errno.ENOSPC: "make room, or name a place on another disk",
+    errno.EDQUOT: "make room, or name a place on another disk",
+}
 
 
 def main() -> None:
-    """Run the `lead` command; a LeadError becomes one line on stderr and its exit code."""
+    """Run the `lead` command; what the user can act on becomes one line on stderr and an exit code."""
     from flows.reproduce import StageError
 
     try:
@@ -44,6 +91,10 @@ def main() -> None:
         _fail(error.line, error.exit_code)
     except LeadError as error:
         _fail(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno not in NEXT_STEPS or error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; {NEXT_STEPS[error.errno]}", LeadError.exit_code)
 
 
 def _fail(text: str, exit_code: int) -> None:
@@ -52,7 +103,7 @@ def _fail(text: str, exit_code: int) -> None:
     sys.exit(exit_code)
 
 
-@app.command()
+@app.command(epilog=_examples("lead lock && dvc repro"))
 def lock() -> None:
     """Record what sources, benchmarks and model are, by hash, in sources.lock.json.
 
@@ -69,7 +120,14 @@ def lock() -> None:
     print(f"{SOURCE_LOCK}: {'written' if changed else 'up to date'}")
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "lead run --set data.sources='[my_data.jsonl, \"more/*.parquet\"]' --set seed=1",
+        "lead run --preset paper --dry-run",
+        "lead run train --quiet",
+        "lead run --json > outcome.json",
+    )
+)
 def run(
     stages: Annotated[
         list[str] | None, typer.Argument(help="Only these and what they need (default: all).")
@@ -88,6 +146,7 @@ def run(
         bool, typer.Option("--force", help="Run stages that are up to date as well.")
     ] = False,
     quiet: Quiet = False,
+    json_: Json = False,
 ) -> None:
     """Bring the pipeline up to date and show what came of it.
 
@@ -101,21 +160,31 @@ def run(
     overrides = [*(preset_overrides(workspace, preset) if preset else []), *(set_ or [])]
     if dry_run:
         if overrides:
-            _show_settings(workspace, overrides)
+            _show_settings(workspace, overrides, as_json=json_)
         else:
-            _show_plan(workspace, stages or [])
+            _show_plan(workspace, stages or [], as_json=json_)
         return
+    runs: list[StageRun] = []
     with hold_workspace(workspace):
-        _edit_params(workspace, overrides)
+        changes = _edit_params(workspace, overrides, show=not json_)
         if force or _is_stale(workspace, stages or []):
-            _run_flow(workspace, stages or [], force=force, quiet=quiet)
-        else:
+            runs = _run_flow(workspace, stages or [], force=force, quiet=quiet)
+        elif not json_:
             print("Everything is up to date.")
-    if not stages or "report" in stages:  # else the report is of an earlier run
+    reported = not stages or "report" in stages  # else the report is of an earlier run
+    if json_:
+        _print_outcome(workspace, changes, runs, reported=reported)
+    elif reported:
         _show_results(workspace)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "lead compare --set compare.selectors='[lead, random]' --set compare.seeds='[0, 1, 2]'",
+        "lead compare --jobs 2 --set runtime.threads=1",
+        "lead compare --preset reference --dry-run",
+    )
+)
 def compare(
     jobs: Annotated[int, typer.Option(min=1, help="Cells trained at the same time.")] = 1,
     preset: Preset = None,
@@ -124,6 +193,7 @@ def compare(
         bool, typer.Option("--dry-run", help="Run and write nothing; show what would be used.")
     ] = False,
     quiet: Quiet = False,
+    json_: Json = False,
 ) -> None:
     """Compare selectors: every one of `compare.selectors` with every seed, on the same pool.
 
@@ -137,14 +207,19 @@ def compare(
     os.chdir(workspace)  # what params.yaml names is relative to it
     overrides = [*(preset_overrides(workspace, preset) if preset else []), *(set_ or [])]
     if dry_run:
-        _show_settings(workspace, overrides, comparison=True)
+        _show_settings(workspace, overrides, comparison=True, as_json=json_)
         return
     with hold_workspace(workspace):
-        _edit_params(workspace, overrides)
-        _compare(workspace, jobs, quiet=quiet)
+        _edit_params(workspace, overrides, show=not json_)
+        _compare(workspace, jobs, quiet=quiet, as_json=json_)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "lead export subset --format sharegpt",
+        "lead export --adapter adapter --merged model",
+    )
+)
 def export(
     out: Annotated[
         Path | None,
@@ -182,11 +257,7 @@ def export(
     Beside the subset lie configs for LLaMA-Factory, TRL and axolotl, and a
     README.md that says how to train with each. Folders are written whole or not
     at all; one that is there is replaced only if `lead export` wrote it and
-    nobody changed it since. Examples:
-
-    lead export subset --format sharegpt
-
-    lead export --adapter adapter --merged model
+    nobody changed it since.
     """
     import warnings
 
@@ -207,7 +278,7 @@ def export(
             print(line)
 
 
-@app.command()
+@app.command(epilog=_examples("lead ui --port 5001"))
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
     """Open the recorded runs in MLflow's web interface, on this machine only."""
     from flows.process import run_server
@@ -235,7 +306,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
     raise LeadError(f"MLflow's interface ended with exit code {code}; is port {port} in use?")
 
 
-@app.command()
+@app.command(epilog=_examples('lead serve --cron "0 3 * * *"'))
 def serve(
     cron: Annotated[str, typer.Option(help='When to run, for example "0 3 * * *" (03:00, UTC).')],
 ) -> None:
@@ -246,7 +317,7 @@ def serve(
     serve_schedule(find_workspace(Path.cwd()), cron)
 
 
-@app.command()
+@app.command(epilog=_examples("lead sync"))
 def sync() -> None:
     """Send to MLflow what could not be sent while runs were going on."""
     from flows.workspace import find_workspace
@@ -265,7 +336,13 @@ def sync() -> None:
         raise LeadError(f"MLflow: {report.failure}; run `lead sync` again when it is there")
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "lead doctor my_data.jsonl",
+        "lead doctor --model Qwen/Qwen2.5-0.5B-Instruct --max-tokens 1024 'data/*.jsonl'",
+        "lead doctor --json --findings findings.jsonl my_data.jsonl",
+    )
+)
 def doctor(
     files: Annotated[
         list[str],
@@ -354,7 +431,9 @@ def doctor(
     raise typer.Exit(1 if diagnosis.problems else 0)
 
 
-@app.command()
+@app.command(
+    epilog=_examples("lead fidelity --rounds 12 --seeds 0,1,2 --set select.selector=lead-paper")
+)
 def fidelity(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds to train per seed.")] = 12,
     probe_samples: Annotated[
@@ -411,15 +490,19 @@ def _is_stale(workspace: Path, stages: list[str]) -> bool:
     return any(plan.reasons for plan in plan_run(workspace, stages))
 
 
-def _edit_params(workspace: Path, overrides: list[str]) -> None:
+def _edit_params(workspace: Path, overrides: list[str], *, show: bool) -> list[str]:
+    """Apply `overrides` to params.yaml and return what changed, one line each."""
     from flows.params_file import edit_params
 
-    if overrides:
-        changes = edit_params(workspace / "params.yaml", overrides)
+    if not overrides:
+        return []
+    changes = edit_params(workspace / "params.yaml", overrides)
+    if show:
         print("\n".join(f"params.yaml: {change}" for change in changes or ["unchanged"]))
+    return changes
 
 
-def _run_flow(workspace: Path, stages: list[str], *, force: bool, quiet: bool) -> None:
+def _run_flow(workspace: Path, stages: list[str], *, force: bool, quiet: bool) -> list[StageRun]:
     from flows.server import prefect_server
 
     if quiet:
@@ -427,10 +510,10 @@ def _run_flow(workspace: Path, stages: list[str], *, force: bool, quiet: bool) -
     with prefect_server(workspace):
         from flows.pipeline import lead_pipeline
 
-        lead_pipeline(workspace, stages or None, force)
+        return lead_pipeline(workspace, stages or None, force)
 
 
-def _compare(workspace: Path, jobs: int, *, quiet: bool) -> None:
+def _compare(workspace: Path, jobs: int, *, quiet: bool, as_json: bool) -> None:
     from flows.server import prefect_server
 
     if quiet:
@@ -446,28 +529,53 @@ def _compare(workspace: Path, jobs: int, *, quiet: bool) -> None:
     from flows.compare_plan import COMMAND
     from lead_core.comparison.table import as_markdown
 
-    print(as_markdown(result, COMMAND))
+    if as_json:
+        print(json.dumps(asdict(result), indent=2))
+    else:
+        print(as_markdown(result, COMMAND))
 
 
-def _show_settings(workspace: Path, overrides: list[str], *, comparison: bool = False) -> None:
+def _show_settings(
+    workspace: Path, overrides: list[str], *, comparison: bool = False, as_json: bool
+) -> None:
     from flows.dry_run import describe_comparison, describe_run
     from lead_core.params import load_params
 
     params = load_params(workspace / "params.yaml", overrides)
     lines = describe_run(params, workspace)
+    if as_json:
+        print(json.dumps({"params": params.model_dump(mode="json")}, indent=2))
+        return
     print("\n".join([*lines, *(describe_comparison(params) if comparison else [])]))
 
 
-def _show_plan(workspace: Path, stages: list[str]) -> None:
+def _show_plan(workspace: Path, stages: list[str], *, as_json: bool) -> None:
     from flows.graph import plan_run
     from flows.source_lock import SOURCE_LOCK, source_lock_problem
 
     problem = source_lock_problem(workspace)
+    plans = plan_run(workspace, stages, [SOURCE_LOCK] if problem else [])
+    if as_json:
+        print(json.dumps({"lock": problem, "stages": [asdict(plan) for plan in plans]}, indent=2))
+        return
     if problem:
         print(f"{SOURCE_LOCK} would be written anew: {problem}")
-    outdated = [SOURCE_LOCK] if problem else []
-    for plan in plan_run(workspace, stages, outdated):
+    for plan in plans:
         print(f"{plan.stage}: {'; '.join(plan.reasons) or 'up to date'}")
+
+
+def _print_outcome(
+    workspace: Path, changes: list[str], runs: Sequence[StageRun], *, reported: bool
+) -> None:
+    from flows.summary import REPORT, figures
+
+    outcome = {
+        "params_changed": changes,
+        "stages": [asdict(run) for run in runs],
+        "metrics": figures(workspace) if reported else {},
+        "report": REPORT.as_posix() if reported and (workspace / REPORT).exists() else None,
+    }
+    print(json.dumps(outcome, indent=2))
 
 
 def _show_results(workspace: Path) -> None:

@@ -15,7 +15,7 @@ from prefect import flow, get_run_logger
 from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.compare_plan import COMMAND, ComparePlan, open_plan, tabulate
+from flows.compare_plan import COMMAND, ComparePlan, illustrate, open_plan, tabulate
 from flows.pipeline import lock_sources, publish_summary, run_stage
 from flows.process import allow_running, stop_running
 from flows.reproduce import StageError
@@ -58,6 +58,8 @@ def compare_pipeline(workspace: Path) -> ComparisonTable | None:
             failures = _run_missing(plan, missing, lock)
             drop_finished_states(workspace)
         table = tabulate(plan)
+        if table is not None:
+            illustrate(plan, table)
         _record(plan, table)
         if table is not None:
             publish_summary(as_markdown(table, COMMAND), key="lead-comparison")
@@ -91,7 +93,7 @@ def _run_missing(plan: ComparePlan, missing: list[Wanted], lock: int) -> list[st
             try:
                 future.result()
                 plan.keep(wanted)
-                tabulate(plan)
+                tabulate(plan)  # to be read meanwhile; pictures are drawn at the end
             except StageError as error:
                 failures.append(error.line)
             except LeadError as error:

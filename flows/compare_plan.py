@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from lead_core.artifacts import Layout, read_clusters, read_manifest, read_score
 from lead_core.comparison.cells import BASE, Cell, planned_cells
 from lead_core.comparison.identity import TRAINED, comparison_id, deciding, rule_id
 from lead_core.comparison.kept import KeptCells, Wanted
-from lead_core.comparison.plots import arms_plot, cost_plot, differences_plot
+from lead_core.comparison.page import render_comparison
+from lead_core.comparison.plots import draw_comparison
 from lead_core.comparison.table import ComparisonTable, as_markdown, tabulate_cells
 from lead_core.errors import LeadError
 from lead_core.model import resolve_runtime
@@ -49,24 +51,36 @@ class ComparePlan:
     def keep_base(self) -> None:
         """Keep the record that the `base` stage wrote."""
         found, origin = self._finished(BASE)
-        self.kept.keep_base(found, self._inputs(scored=False), origin)
+        self.kept.keep_base(found, _pool_hashes(self._pool_manifest()), origin)
 
     def keep(self, wanted: Wanted) -> None:
         """Keep the record that the cell's stage wrote; LeadError if it is of other inputs."""
         found, origin = self._finished(wanted.cell.name)
-        self.kept.keep(wanted, found, self._inputs(scored=True), origin)
+        self.kept.keep(wanted, found, self._inputs, origin)
+
+    def finished(self) -> list[dict[str, Any]]:
+        """Return the records of the cells that are kept, in their order."""
+        return [record for wanted in self.cells if (record := self.kept.cell(wanted))]
 
     def _finished(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         path = self.layout.comparison / name / "cell.json"
         return read_json(path, made_by=COMMAND), read_origin(path)
 
-    def _inputs(self, *, scored: bool) -> dict[str, str]:
-        """Return the hashes of what is here now, of scores and clusters if asked."""
-        inputs = _pool_hashes(read_manifest(self.layout.pool, "prepare"))
-        if scored:
-            inputs["scores_sha256"] = read_scores(self.layout.scores)[1]["scores_sha256"]
-            inputs["clusters_sha256"] = read_clusters(self.layout.clusters)[1]["clusters_sha256"]
-        return inputs
+    def _pool_manifest(self) -> dict[str, Any]:
+        return read_manifest(self.layout.pool, "prepare")
+
+    @cached_property
+    def _inputs(self) -> dict[str, str]:
+        """Return the hashes of what the cells read.
+
+        Taken once, at the first cell that is kept: to hash scores is to read them whole, and the
+        workspace is held, so nothing replaces them.
+        """
+        return {
+            **_pool_hashes(self._pool_manifest()),
+            "scores_sha256": read_scores(self.layout.scores)[1]["scores_sha256"],
+            "clusters_sha256": read_clusters(self.layout.clusters)[1]["clusters_sha256"],
+        }
 
 
 def open_plan(workspace: Path) -> ComparePlan:
@@ -108,24 +122,25 @@ def _pool_hashes(manifest: dict[str, Any]) -> dict[str, str]:
 
 
 def tabulate(plan: ComparePlan) -> ComparisonTable | None:
-    """Write table and pictures of the kept cells; None while base or baseline are missing."""
-    base = plan.kept.base()
-    found = [record for wanted in plan.cells if (record := plan.kept.cell(wanted))]
+    """Write the table of the kept cells; None while base or baseline are missing."""
+    base, cells = plan.kept.base(), plan.finished()
     baseline = plan.params.compare.baseline
-    if base is None or all(record["selector"] != baseline for record in found):
+    if base is None or all(record["selector"] != baseline for record in cells):
         return None
     table = tabulate_cells(
-        found, base, baseline=baseline, pool_records=plan.pool_records, wanted=len(plan.cells)
+        cells, base, baseline=baseline, pool_records=plan.pool_records, wanted=len(plan.cells)
     )
-    folder = plan.kept.folder
-    write_text(folder / "comparison.md", as_markdown(table, COMMAND))
-    write_json(folder / "comparison.json", asdict(table))
-    pictures = {
-        "differences": differences_plot(table, found),
-        "cost": cost_plot(table, found),
-        "arms": arms_plot(found),
-    }
-    for name, png in pictures.items():
-        if png is not None:
-            write_bytes(folder / f"comparison-{name}.png", png)
+    write_text(plan.kept.folder / "comparison.md", as_markdown(table, COMMAND))
+    write_json(plan.kept.folder / "comparison.json", asdict(table))
     return table
+
+
+def illustrate(plan: ComparePlan, table: ComparisonTable) -> None:
+    """Write the page and the pictures of the kept cells that `table` is of."""
+    cells, folder = plan.finished(), plan.kept.folder
+    plots = draw_comparison(table, cells)
+    for plot in plots:
+        write_bytes(folder / f"comparison-{plot.name}.png", plot.png)
+        if plot.data is not None:
+            write_text(folder / f"comparison-{plot.name}.csv", plot.data.to_csv(index=False))
+    write_text(folder / "comparison.html", render_comparison(table, cells, plots, COMMAND))

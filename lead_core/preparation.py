@@ -202,9 +202,7 @@ def _read(
     for entry, source in enumerate(sources):
         converted = False
         before = len(reading.rejections)
-        for raw in read_source(
-            source.uri, name=source.name, workspace=workspace, locked=lock["sources"][entry]
-        ):
+        for raw in _records_of(source, lock["sources"][entry], workspace):
             reading.read_by_source[raw.source] += 1
             messages = raw.problem or convert(raw.value)
             if isinstance(messages, Rejection):
@@ -229,6 +227,25 @@ def _read(
         if not converted:
             raise LeadError(_nothing_usable(redact(source.uri), reading.rejections[before:]))
     return reading
+
+
+def _records_of(
+    source: SourceParams, locked: Mapping[str, Any], workspace: Path
+) -> Iterator[RawRecord]:
+    """Yield a source's records, and show how far the reading is; of files, what is left too."""
+    size = sum(file["bytes"] for file in locked.get("files", ()))
+    label, unit = f"reading {redact(source.uri)}", "bytes" if size else "records"
+    with progress(size or None, label, unit) as done:
+        for raw in read_source(
+            source.uri,
+            name=source.name,
+            workspace=workspace,
+            locked=locked,
+            on_read=done.advance if size else None,
+        ):
+            if not size:
+                done.advance()
+            yield raw
 
 
 def _find_overlaps(

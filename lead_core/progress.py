@@ -64,7 +64,16 @@ class _Lines:
 def progress(total: int | None, label: str, unit: str) -> Iterator[Progress]:
     """Yield a counter for `total` units of work (None: not known), shown on stderr under `label`."""
     if sys.stderr.isatty():
-        with tqdm(total=total, desc=label, unit=unit, delay=QUIET_SECONDS, leave=False) as bar:
+        in_bytes = unit == "bytes"  # shown as k, M, G
+        with tqdm(
+            total=total,
+            desc=label,
+            unit="B" if in_bytes else unit,
+            unit_scale=in_bytes,
+            unit_divisor=1024,
+            delay=QUIET_SECONDS,
+            leave=False,
+        ) as bar:
             yield _Bar(bar)
     else:
         yield _Lines(total, label, unit)

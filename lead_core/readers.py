@@ -7,13 +7,16 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from lead_core.errors import LeadError, first_reason
 from lead_core.records import Reason, Rejection
+
+OnRead = Callable[[int], object]
 
 KNOWN_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv")
 COMPRESSED_SUFFIXES = (".gz", ".zst")
@@ -38,11 +41,12 @@ class Element:
     problem: Rejection | None = None
 
 
-def read_file(path: Path, label: str) -> Iterator[Element]:
+def read_file(path: Path, label: str, on_read: OnRead | None = None) -> Iterator[Element]:
     """Yield the elements of the file `path`, called `label` in errors; the label's suffix decides.
 
     JSONL, JSON (an array, or values one after the other), CSV and Parquet; the first three also
-    with .gz or .zst. Memory does not grow with the file. Raises LeadError for a file that is missing,
+    with .gz or .zst. Memory does not grow with the file. on_read: is told, piece by piece, how many of
+    the file's bytes (as they are on disk) have been read. Raises LeadError for a file that is missing,
     unreadable, empty or of no known format.
     """
     if path.is_dir():
@@ -50,8 +54,8 @@ def read_file(path: Path, label: str) -> Iterator[Element]:
     suffix = format_suffix(label)
     empty = True
     try:
-        elements = _parquet(path, label) if suffix == ".parquet" else _text(path, label, suffix)
-        for element in elements:
+        read = _parquet if suffix == ".parquet" else _text
+        for element in read(path, label, on_read):
             empty = False
             yield element
     except FileNotFoundError:
@@ -91,9 +95,9 @@ class _Text:
     are refused (`Reason.ENCODING`), and nothing is replaced silently.
     """
 
-    def __init__(self, path: Path, label: str):
+    def __init__(self, path: Path, label: str, on_read: OnRead | None = None):
         self.damage: str | None = None
-        self._blocks = self._read(path, label)
+        self._blocks = self._read(path, label, on_read)
         head = b""
         for block in self._blocks:
             head += block
@@ -120,26 +124,33 @@ class _Text:
         if rest:
             yield rest
 
-    def _read(self, path: Path, label: str) -> Iterator[bytes]:
+    def _read(self, path: Path, label: str, on_read: OnRead | None) -> Iterator[bytes]:
         import zstandard
 
         suffix = Path(label.lower()).suffix
         try:
-            if suffix == ".gz":
-                with gzip.open(path) as stream:
-                    while block := stream.read1(_BLOCK_BYTES):
-                        yield block
-            elif suffix == ".zst":
-                yield from _unpack_zst(path)
-            else:
-                with path.open("rb") as stream:
-                    while block := stream.read1(_BLOCK_BYTES):
-                        yield block
+            with path.open("rb") as file:
+                before = 0
+                for block in _unpacked(file, suffix):
+                    yield block
+                    if on_read is not None:
+                        on_read(file.tell() - before)
+                        before = file.tell()
         except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
             self.damage = f"the compressed data is damaged or cut off here ({error})"
 
 
-def _unpack_zst(path: Path) -> Iterator[bytes]:
+def _unpacked(file: BufferedReader, suffix: str) -> Iterator[bytes]:
+    """Yield the file's bytes in blocks, decompressed as its suffix says."""
+    if suffix == ".zst":
+        yield from _unpack_zst(file)
+        return
+    stream = gzip.GzipFile(fileobj=file) if suffix == ".gz" else file
+    while block := stream.read1(_BLOCK_BYTES):
+        yield block
+
+
+def _unpack_zst(stream: BufferedReader) -> Iterator[bytes]:
     """Yield decompressed blocks of all frames; EOFError when the last one has no end.
 
     zstandard's own stream reader stops without a word at the end of the first frame and at a cut.
@@ -147,22 +158,19 @@ def _unpack_zst(path: Path) -> Iterator[bytes]:
     import zstandard
 
     decompressor = None
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            while block:
-                if decompressor is None:
-                    decompressor = zstandard.ZstdDecompressor(
-                        max_window_size=1 << 31
-                    ).decompressobj()
-                yield decompressor.decompress(block)
-                block = decompressor.unused_data if decompressor.eof else b""
-                decompressor = None if decompressor.eof else decompressor
+    while block := stream.read(_BLOCK_BYTES):
+        while block:
+            if decompressor is None:
+                decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+            yield decompressor.decompress(block)
+            block = decompressor.unused_data if decompressor.eof else b""
+            decompressor = None if decompressor.eof else decompressor
     if decompressor is not None:
         raise EOFError("the last frame has no end")
 
 
-def _text(path: Path, label: str, suffix: str) -> Iterator[Element]:
-    text = _Text(path, label)
+def _text(path: Path, label: str, on_read: OnRead | None) -> Iterator[Element]:
+    text, suffix = _Text(path, label, on_read), format_suffix(label)
     if suffix == ".csv":
         yield from _csv(text, label)
     elif _starts_an_array(text.head):
@@ -377,14 +385,17 @@ def _csv(text: _Text, label: str) -> Iterator[Element]:
         yield Element("", None, Rejection(Reason.CUT_OFF, text.damage))
 
 
-def _parquet(path: Path, label: str) -> Iterator[Element]:
+def _parquet(path: Path, label: str, on_read: OnRead | None) -> Iterator[Element]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
+            bytes_per_row = path.stat().st_size / max(1, file.metadata.num_rows)
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
                 yield from _batch_rows(batch)
+                if on_read is not None:
+                    on_read(round(batch.num_rows * bytes_per_row))
     except pa.ArrowInvalid as error:
         reason = first_reason(error)
         raise LeadError(

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from lead_core.artifacts import Layout
-from lead_core.plots import draw_plots
 from lead_core.report_data import FinishedRun, read_run
 from lead_core.report_page import render_page, verdict
+from lead_core.report_plots import draw_plots
 from lead_core.storage import replaced_directory, write_bytes, write_json, write_text
 
 
 def write_report(
     layout: Layout, *, top_records: int, settings: Mapping[str, Any] | None = None
 ) -> str:
-    """Write ``metrics.json`` and the folder ``page`` (index.html, *.png, *.csv); return a summary.
+    """Write metrics.json and the folder page (index.html, plots/*.png, *.csv); return a summary.
 
     top_records: most and least useful records shown with text. settings: the run's parameters by
     dotted name, to be shown; leave out what is no part of the result, such as the tracking server.
@@ -27,8 +27,9 @@ def write_report(
     with replaced_directory(layout.report / "page") as folder:
         write_text(folder / "index.html", page)
         for plot in plots:
-            write_bytes(folder / f"{plot.name}.png", plot.png)
-            write_text(folder / f"{plot.name}.csv", plot.data.to_csv(index=False))
+            write_bytes(folder / "plots" / f"{plot.name}.png", plot.png)
+            if plot.data is not None:
+                write_text(folder / f"{plot.name}.csv", plot.data.to_csv(index=False))
     write_json(layout.report / "metrics.json", collect_metrics(run))
     return f"{verdict(run)}\nreport: {layout.report / 'page' / 'index.html'}"
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from lead_core.artifacts import Layout, check_chain, read_clusters, read_manifest, read_scores
+from lead_core.artifacts import (
+    Layout,
+    check_chain,
+    read_clusters,
+    read_embeddings,
+    read_manifest,
+    read_scores,
+)
 from lead_core.benchmark_check import Check, read_check
 from lead_core.errors import LeadError
 from lead_core.pool import Pool, open_pool
@@ -23,8 +32,9 @@ class FinishedRun:
     """What the stages wrote.
 
     records: one row per record of the pool, in the order of ids: id, source, loss, ifd, tokens,
-    response_tokens, difficulty, task, uses (0: never trained on). samples: selection.parquet, one row
-    per trained sample. rounds: rounds.jsonl. heldout: both losses per held-out record, if evaluated.
+    response_tokens, set_aside, difficulty, task, uses (0: never trained on). embeddings [n, d]: of the
+    same records, on disk. rejected: the first rejected record of each reason, as rejected.jsonl has it.
+    samples: selection.parquet, one row per trained sample. rounds: rounds.jsonl.
     """
 
     pool: Pool
@@ -33,6 +43,8 @@ class FinishedRun:
     train_manifest: dict[str, Any]
     results: dict[str, Any]
     records: pd.DataFrame
+    embeddings: np.ndarray
+    rejected: dict[str, dict[str, Any]]
     samples: pd.DataFrame
     rounds: list[dict[str, Any]]
 
@@ -65,8 +77,10 @@ def read_run(layout: Layout) -> FinishedRun:
     results = read_json(layout.evaluation / "results.json", made_by="dvc repro evaluate")
     evaluated = results["inputs"]["adapter_sha256"]
     check_chain("the evaluation", evaluated, train["adapter_sha256"], "evaluate")
-    samples = pd.read_parquet(_existing(layout.train / "selection.parquet"))
-    lines = _existing(layout.train / "rounds.jsonl").read_text(encoding="utf-8").split("\n")
+    samples = pd.read_parquet(_existing(layout.train / "selection.parquet", "train"))
+    lines = (
+        _existing(layout.train / "rounds.jsonl", "train").read_text(encoding="utf-8").split("\n")
+    )
     pool = open_pool(layout.pool)
     records = scores.merge(clusters, on="id", validate="one_to_one")
     records.insert(1, "source", pool.sources)
@@ -78,6 +92,10 @@ def read_run(layout: Layout) -> FinishedRun:
         train_manifest=train,
         results=results,
         records=records,
+        embeddings=read_embeddings(layout.scores),
+        rejected=_first_of_each_reason(
+            layout.pool / "rejected.jsonl", pool_manifest["counts"]["rejected_by_reason"]
+        ),
         samples=samples,
         rounds=[json.loads(line) for line in lines if line],
     )
@@ -96,7 +114,18 @@ def read_training_manifests(layout: Layout) -> tuple[dict[str, Any], dict[str, A
     return pool, train
 
 
-def _existing(path: Path) -> Path:
+def _first_of_each_reason(path: Path, reasons: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return one row of rejected.jsonl per reason, reading no further than it takes."""
+    found: dict[str, dict[str, Any]] = {}
+    if reasons:
+        with _existing(path, "prepare").open(encoding="utf-8") as lines:
+            while len(found) < len(reasons) and (line := lines.readline()):
+                row = json.loads(line)
+                found.setdefault(row["reason"], row)
+    return found
+
+
+def _existing(path: Path, stage: str) -> Path:
     if not path.is_file():
-        raise LeadError(f"{path} is not there; run `dvc repro train` first")
+        raise LeadError(f"{path} is not there; run `dvc repro {stage}` first")
     return path

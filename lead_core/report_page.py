@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from lead_core.benchmark_check import Check
+from lead_core.page import Table, render
 from lead_core.plots import Plot
 from lead_core.report_data import FinishedRun
 from lead_core.tracking_names import redact
 
-TEMPLATES = Path(__file__).parent / "templates"
 MOST_CHARACTERS = 4_000  # of one message shown
 TITLE_CHARACTERS = 160  # the page cuts it to one line
 
@@ -28,15 +25,6 @@ LEDGER_NOTES = {
 }
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells for the page; in columns from `numeric` on, cells are set as numbers."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    numeric: int = 1
-
-
 def render_page(
     run: FinishedRun, plots: Sequence[Plot], *, top_records: int, settings: Mapping[str, Any]
 ) -> str:
@@ -44,17 +32,9 @@ def render_page(
 
     settings: the run's parameters by dotted name, shown beside what the manifests say.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["png_uri"] = _png_uri
     most, least = _extremes(run, top_records)
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         selector=run.train_manifest["selector"],
         seed=run.train_manifest["seed"],
         verdict=verdict(run),
@@ -65,6 +45,7 @@ def render_page(
         arms=_arms(run),
         sources=_sources(run),
         rejected=_rejected(run),
+        set_aside=_set_aside(run),
         overlaps=_overlaps(run.decontamination),
         decontamination=run.decontamination,
         most_useful=most,
@@ -89,10 +70,6 @@ def verdict(run: FinishedRun) -> str:
         return f"No significant difference in held-out loss between tuned and base ({evidence})."
     word = "lower" if pair["difference"] < 0 else "higher"
     return f"The tuned model's held-out loss is {change} {word} than the base model's ({evidence})."
-
-
-def _png_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 def _interval(pair: dict[str, Any]) -> str:
@@ -204,9 +181,38 @@ def _sources(run: FinishedRun) -> Table:
 
 
 def _rejected(run: FinishedRun) -> Table:
-    reasons = run.pool_manifest["counts"]["rejected_by_reason"].items()
-    ranked = sorted(reasons, key=lambda item: (-item[1], item[0]))
-    return Table(("reason", "records"), [(reason, f"{count:,}") for reason, count in ranked])
+    counts = run.pool_manifest["counts"]
+    ranked = sorted(counts["rejected_by_reason"].items(), key=lambda item: (-item[1], item[0]))
+    rows = [
+        (
+            reason,
+            f"{count:,}",
+            f"{count / counts['read']:.1%}",
+            _rejection(run.rejected[reason]) if reason in run.rejected else "",
+        )
+        for reason, count in ranked
+    ]
+    return Table(("reason", "records", "of all read", "the first of them"), rows)
+
+
+def _rejection(row: Mapping[str, Any]) -> str:
+    """Return where a rejected record is, what is wrong with it and how it begins.
+
+    It may hold what is no valid Unicode: that may be why it was rejected.
+    """
+    record = json.dumps(row["record"], ensure_ascii=False)
+    begins = f"{record[:TITLE_CHARACTERS]}..." if len(record) > TITLE_CHARACTERS else record
+    place = f"{row['file']}, " + (
+        f"line {row['line']}" if row["line"] is not None else f"record {row['index']}"
+    )
+    text = f"{place}: {row['detail']}. {begins}"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _set_aside(run: FinishedRun) -> str:
+    """Return how many records of the pool are set aside, by reason; empty for none."""
+    reasons = run.records["set_aside"].value_counts().sort_index()
+    return ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
 
 
 def _overlaps(check: Check) -> Table:

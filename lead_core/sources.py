@@ -17,7 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 from lead_core.assets import cache_directory, is_hub_id
 from lead_core.errors import LeadError, TransientError
 from lead_core.mining import mine
-from lead_core.readers import COMPRESSED_SUFFIXES, Element, format_suffix, read_file
+from lead_core.progress import progress
+from lead_core.readers import COMPRESSED_SUFFIXES, Element, OnRead, format_suffix, read_file
 from lead_core.records import Rejection, unfold
 
 DOCSTRINGS = "docstrings://"
@@ -73,21 +74,31 @@ class HubDataset:
 
 
 def read_source(
-    uri: str, *, name: str | None, workspace: Path, locked: Mapping[str, Any] | None = None
+    uri: str,
+    *,
+    name: str | None,
+    workspace: Path,
+    locked: Mapping[str, Any] | None = None,
+    on_read: OnRead | None = None,
 ) -> Iterator[RawRecord]:
     """Yield the records of one source, in the order of its files.
 
     `name` is the source's name in reports; None: each file's stem, package or dataset name. `locked`
     is the source's entry in the lock: with it, remote files come from the cache and hub datasets at
-    the commit recorded there. Raises LeadError for anything that is not there or of no known format.
+    the commit recorded there. `on_read` is told how many bytes of files have been read, as in
+    `read_file`. Raises LeadError for anything that is not there or of no known format.
     """
-    for raw in _read_elements(uri, name, workspace, locked):
+    for raw in _read_elements(uri, name, workspace, locked, on_read):
         for value in unfold(raw.value):
             yield raw if value is raw.value else replace(raw, value=value)
 
 
 def _read_elements(
-    uri: str, name: str | None, workspace: Path, locked: Mapping[str, Any] | None
+    uri: str,
+    name: str | None,
+    workspace: Path,
+    locked: Mapping[str, Any] | None,
+    on_read: OnRead | None,
 ) -> Iterator[RawRecord]:
     if uri.startswith(DOCSTRINGS):
         yield from _mined(uri, name)
@@ -97,7 +108,7 @@ def _read_elements(
         files = locked_files(uri, locked) if locked and is_remote(uri) else None
         for file in files or resolve_files(uri, workspace):
             yield from _numbered(
-                read_file(file.path, file.label), name or _stem(file.label), file.label
+                read_file(file.path, file.label, on_read), name or _stem(file.label), file.label
             )
 
 
@@ -217,7 +228,7 @@ def _fetch(uri: str) -> list[SourceFile]:
         for name in found:
             label = shown if name == pattern else redact(store.unstrip_protocol(name))
             format_suffix(label)
-            files.append(SourceFile(label, _fetch_one(store.open(name, "rb"), folder)))
+            files.append(SourceFile(label, _fetch_one(store.open(name, "rb"), label, folder)))
     except LeadError:
         raise
     except Exception as error:  # every store has exceptions of its own
@@ -251,15 +262,17 @@ def _cache_folder() -> Path:
     return folder
 
 
-def _fetch_one(remote: Any, folder: Path) -> Path:
+def _fetch_one(remote: Any, label: str, folder: Path) -> Path:
+    size: int | None = getattr(remote, "size", None)  # not every server says it
     digest = hashlib.sha256()
     with tempfile.NamedTemporaryFile(dir=folder, delete=False) as target:
         temporary = Path(target.name)
         try:
-            with remote:
+            with remote, progress(size, f"fetching {label}", "bytes") as done:
                 while block := remote.read(1 << 20):
                     digest.update(block)
                     target.write(block)
+                    done.advance(len(block))
             target.close()
             return Path(shutil.move(temporary, folder / digest.hexdigest()))
         finally:

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -122,10 +122,19 @@ def replaced_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def sha256_file(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's bytes, read in pieces."""
+def sha256_file(path: Path, on_read: Callable[[int], object] | None = None) -> str:
+    """Return the hexadecimal SHA-256 of a file's bytes, read in pieces.
+
+    on_read: is told the bytes of each piece.
+    """
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        if on_read is None:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+            on_read(len(block))
+        return digest.hexdigest()
 
 
 def sha256_json(value: Any) -> str:

@@ -1,4 +1,5 @@
 import contextlib
+import json
 import os
 import re
 import signal
@@ -81,6 +82,49 @@ def test_help_imports_nothing_heavy():
         assert re.search(rf"│ {command}\b", shown)
 
 
+def test_the_help_of_every_command_ends_in_an_example_as_it_would_be_typed(call):
+    for command in (
+        "lock",
+        "run",
+        "compare",
+        "fidelity",
+        "doctor",
+        "export",
+        "ui",
+        "serve",
+        "sync",
+    ):
+        code, out, _ = call(command, "--help")
+        assert code == 0
+        assert f"lead {command}" in out.partition("Examples:")[2]
+    assert "data.sources='[my_data.jsonl, \"more/*.parquet\"]'" in call("run", "--help")[1]
+
+
+def test_the_shell_completes_commands_and_the_workspaces_presets(workspace):
+    (workspace / "presets").mkdir()
+    (workspace / "presets" / "mine.yaml").write_text("seed: 1\n")
+
+    def completions(line):
+        asked = {"_LEAD_COMPLETE": "complete_bash", "COMP_WORDS": line}
+        program = "import sys; from flows.cli import main; sys.argv = ['lead']; main()"
+        variables = environment(**asked, COMP_CWORD=str(len(line.split(" ")) - 1))
+        return subprocess.check_output(
+            [sys.executable, "-c", program], cwd=workspace, env=variables, text=True
+        ).split()
+
+    assert completions("lead comp") == ["compare"]
+    assert completions("lead run --preset ") == ["mine"]
+
+
+def test_what_the_machine_refuses_is_one_line_with_the_place(call, workspace):
+    (workspace / "pool.jsonl").write_text('{"prompt": "2+2?", "response": "4"}\n' * 2)
+    arguments = ("doctor", "pool.jsonl", "--no-tokens", "--findings", "pool.jsonl/found.jsonl")
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    place = workspace / "pool.jsonl"
+    assert err == f"error: {place}: File exists; that is in the way; name another place\n"
+
+
 def test_outside_a_workspace_every_command_says_so_in_one_line(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     commands = (["run"], ["lock"], ["export"], ["ui"], ["sync"], ["serve", "--cron", "0 3 * * *"])
@@ -116,6 +160,19 @@ def test_a_dry_run_says_what_would_run_and_why_and_writes_nothing(call, workspac
     assert out.splitlines()[1:] == ["train: never run", "report: never run; follows train"]
     assert "sources.lock.json would be written anew: " in out
     assert sorted(path.name for path in workspace.iterdir()) == before
+
+
+def test_a_dry_run_as_json_is_the_same_plan_or_the_settings_in_force(call, workspace):
+    code, out, _ = call("run", "--dry-run", "--json")
+    plan = json.loads(out)
+    assert code == 0
+    assert plan["lock"].startswith(str(workspace / "sources.lock.json"))
+    assert plan["stages"] == [
+        {"stage": "train", "reasons": ["never run"]},
+        {"stage": "report", "reasons": ["never run", "follows train"]},
+    ]
+    code, out, _ = call("run", "--dry-run", "--json", "--set", "train.lora.rank=5")
+    assert json.loads(out)["params"]["train"]["lora"]["rank"] == 5
 
 
 def test_a_dry_run_of_settings_checks_them_and_writes_nothing(call, workspace):
@@ -189,6 +246,19 @@ def test_a_run_ends_in_a_table_and_the_next_one_finds_nothing_to_do(long_lived):
     assert (code, err) == (0, "")
     assert again.startswith("Everything is up to date.\n")
     assert out.endswith(again.partition("\n")[2])
+
+
+def test_the_outcome_as_json_is_all_that_is_printed(long_lived):
+    arguments = ("run", "--json", "--set", "train.learning_rate=3e-4")
+    code, out, err = finish(long_lived, *arguments, PREFECT_API_URL=prefect_api())
+    assert code == 0, err
+    outcome = json.loads(out)
+    assert outcome["params_changed"][0].startswith("train.learning_rate: ")
+    assert [run["stage"] for run in outcome["stages"]] == ["train", "report"]
+    assert all(run["seconds"] > 0 for run in outcome["stages"])
+    assert outcome["metrics"]["heldout_loss_difference"] == -0.25
+    code, out, _ = finish(long_lived, "run", "--json")
+    assert (code, json.loads(out)["stages"]) == (0, [])
 
 
 def test_a_failed_stage_ends_in_its_exit_code_and_one_line(long_lived):

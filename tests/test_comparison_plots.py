@@ -1,67 +1,32 @@
 import numpy as np
+import pytest
+from toy_comparison import cells, found, some_cells
 
-from lead_core.comparison.plots import arms_plot, cost_plot, differences_plot
-from lead_core.comparison.table import tabulate_cells
+from lead_core.comparison.plots import (
+    arms_plot,
+    cost_plot,
+    curves_plot,
+    draw_comparison,
+    overlap_plot,
+    set_apart,
+)
 
 PNG = b"\x89PNG\r\n"
 
 
-def cells(
-    selector: str, loss: float, n: int, *, seed: int = 0, seconds: float = 80.0
-) -> list[dict]:
-    rng = np.random.default_rng(seed)
-    bandit = selector.startswith("lead")
-    probabilities = rng.dirichlet(np.ones(7), size=10).tolist() if bandit else [None] * 10
-    selection = 20_000 if selector == "iterative" else 0
-    return [
-        {
-            "selector": selector,
-            "seed": number,
-            "heldout": {"macro": loss + 0.01 * rng.normal()},
-            "visits": 160,
-            "distinct": 150,
-            "steps": 10,
-            "measured": {},
-            "inputs": {"scores_sha256": "s"},
-            "tokens": 16_000,
-            "ledger": {
-                "offline": {"sequences": 4000, "tokens": 300_000},
-                "selection": {"sequences": selection, "tokens": 100 * selection},
-                "training": {"sequences": 160, "tokens": 16_000},
-                "evaluation": {"sequences": 192, "tokens": 19_000},
-            },
-            "planted": {"exchanged": {"pool": 240, "visits": 20 + 5 * number, "distinct": 20}},
-            "record": [{"probabilities": row} for row in probabilities],
-            "curve": [{"tokens": 4000 * i, "loss": loss + 0.1 / i} for i in (1, 2, 3)],
-            "origin": {"seconds": {"offline": 600.0, "training": seconds}},
-        }
-        for number in range(n)
-    ]
-
-
-def some_cells() -> list[dict]:
-    return [
-        *cells("random", 1.39, 4, seed=1),
-        *cells("lead", 1.52, 4, seed=2),
-        *cells("lead-paper", 1.50, 4, seed=3),
-        *cells("stratified", 1.38, 4, seed=4),
-        *cells("lead-no-loss-change", 1.5, 3, seed=5),
-        *cells("iterative", 1.53, 1, seed=6),
-    ]
-
-
-def found(some):
-    base = {"comparison": "c", "measured": {}, "heldout": {"macro": 1.555, "records": 192}}
-    return tabulate_cells(some, base, baseline="random", pool_records=2000, wanted=len(some))
+def names(some: list[dict]) -> list[str]:
+    plots = draw_comparison(found(some), some)
+    assert all(plot.png.startswith(PNG) for plot in plots)
+    return [plot.name for plot in plots]
 
 
 def test_pictures_are_made_of_whatever_cells_there_are():
-    some = some_cells()
-    assert differences_plot(found(some), some).startswith(PNG)
-    assert cost_plot(found(some), some).startswith(PNG)
-    picture = arms_plot(some)
-    assert picture is not None
-    assert picture.startswith(PNG)
+    everything = ["differences", "cost", "curves", "ablation", "overlap", "faults", "arms"]
+    assert names(some_cells()) == everything
+
+
+def test_the_baseline_alone_has_nothing_to_be_held_against():
+    assert names(cells("random", 1.4, 1)) == ["cost", "curves", "faults"]
 
 
 def test_without_a_learning_bandit_there_is_no_picture_of_one():
@@ -70,10 +35,31 @@ def test_without_a_learning_bandit_there_is_no_picture_of_one():
 
 def test_equal_cells_give_equal_bytes():
     some = some_cells()
-    assert differences_plot(found(some), some) == differences_plot(found(some), some)
+    first, second = (draw_comparison(found(some), some) for _ in range(2))
+    assert [plot.png for plot in first] == [plot.png for plot in second]
 
 
-def test_without_times_only_the_curves_are_drawn():
-    some = [{**cell, "origin": {}} for cell in some_cells()]
-    assert cost_plot(found(some), some) != cost_plot(found(some_cells()), some_cells())
-    assert cost_plot(found(some), some).startswith(PNG)
+def test_what_was_not_measured_is_not_drawn():
+    untimed = [{**cell, "origin": {}} for cell in some_cells()]
+    assert cost_plot(found(untimed), untimed) is None
+    final_only = [{**cell, "curve": []} for cell in some_cells()]
+    assert curves_plot(found(final_only), final_only) is None
+    clean = [{**cell, "planted": {}} for cell in some_cells()]
+    assert "faults" not in names(clean)
+
+
+def test_the_overlap_comes_with_its_figures_in_the_order_of_the_table():
+    some = some_cells()
+    order = [row.selector for row in found(some).rows]
+    plot = next(plot for plot in draw_comparison(found(some), some) if plot.name == "overlap")
+    assert plot.data["selector"].tolist() == list(plot.data.columns[1:]) == order
+    assert overlap_plot(plot.data.iloc[:1, :1], order) is None
+
+
+def test_marks_of_nearly_equal_cost_are_moved_apart_and_others_stay():
+    costs = [1000.0, 100.0, 1001.0, 999.0]
+    apart = set_apart(costs)
+    assert apart[1] == pytest.approx(100)
+    assert apart[3] < apart[0] < apart[2]
+    assert np.diff(np.log(np.sort(apart)[1:])).min() > 0.03
+    assert np.exp(np.log(apart[[0, 2, 3]]).mean()) == pytest.approx(1000, rel=1e-4)

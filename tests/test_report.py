@@ -13,9 +13,10 @@ from conftest import make_tokenizer
 from matplotlib.colors import to_rgb
 from toy_artifacts import HOSTILE, write_artifacts
 
-from lead_core import plots
+from lead_core import report_plots
 from lead_core.benchmark_check import Check
 from lead_core.errors import LeadError
+from lead_core.plots import DARK, LIGHT
 from lead_core.report import collect_metrics, write_report
 from lead_core.report_data import read_run
 from lead_core.report_page import render_page, verdict
@@ -155,10 +156,13 @@ def test_text_of_records_and_sources_is_escaped(reported):
 def test_every_plot_is_beside_the_page_as_png_and_csv(reported):
     layout = reported[0]
     folder = layout.report / "page"
-    names = {"heldout", "training", "bandit", "utility", "pool", "composition"}
-    assert {path.stem for path in folder.glob("*.png")} == names
+    names = {"heldout", "training", "bandit", "utility", "pool", "map", "composition"}
+    assert {path.stem for path in (folder / "plots").glob("*.png")} == names
     assert {path.stem for path in folder.glob("*.csv")} == names
-    assert {path.suffix for path in folder.iterdir()} == {".png", ".csv", ".html"}
+    assert {path.name for path in folder.iterdir() if path.suffix != ".csv"} == {
+        "plots",
+        "index.html",
+    }
     rows = [json.loads(line) for line in (layout.train / "rounds.jsonl").read_text().splitlines()]
     with (folder / "bandit.csv").open() as stream:
         table = list(csv.DictReader(stream))
@@ -169,7 +173,7 @@ def test_every_plot_is_beside_the_page_as_png_and_csv(reported):
 def test_a_baseline_without_a_bandit_has_no_bandit_plot(tmp_path):
     layout = write_artifacts(tmp_path, make_tokenizer(), selector="random")
     write_report(layout, top_records=2)
-    assert not (layout.report / "page" / "bandit.png").exists()
+    assert not (layout.report / "page" / "plots" / "bandit.png").exists()
     page = Page((layout.report / "page" / "index.html").read_text())
     assert "bandit" not in page.attributes("id")
     assert "utility" in page.attributes("id")
@@ -180,17 +184,19 @@ def test_equal_runs_give_equal_bytes_whatever_the_users_plot_settings(reported, 
     with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 7, "savefig.dpi": 50}):
         write_report(layout, top_records=4, settings={"seed": 0, "train.lora.rank": 16})
     first, second = reported[0].report / "page", layout.report / "page"
-    assert len(list(first.iterdir())) == 13
-    for path in first.iterdir():
-        assert path.read_bytes() == (second / path.name).read_bytes(), path.name
+    files = [path.relative_to(first) for path in first.rglob("*.*")]
+    assert len(files) == 15
+    for file in files:
+        assert (first / file).read_bytes() == (second / file).read_bytes(), file
     text = (second / "index.html").read_text()
     assert str(layout.report.parent) not in text
 
 
-def test_pictures_carry_no_date_and_no_version(run):
-    for plot in plots.draw_plots(run):
-        assert plot.png.startswith(b"\x89PNG")
-        assert not any(mark in plot.png for mark in (b"tEXt", b"iTXt", b"tIME", b"atplotlib"))
+def test_pictures_carry_no_date_and_no_version(reported):
+    for path in (reported[0].report / "page" / "plots").iterdir():
+        png = path.read_bytes()
+        assert png.startswith(b"\x89PNG")
+        assert not any(mark in png for mark in (b"tEXt", b"iTXt", b"tIME", b"atplotlib"))
 
 
 def test_settings_ledger_and_hashes_are_on_the_page(reported):
@@ -263,14 +269,14 @@ def test_without_heldout_evaluation_the_report_does_without(layout):
     assert "was not evaluated" in write_report(layout, top_records=1)
     metrics = read_json(layout.report / "metrics.json", made_by="test")
     assert not any(name.startswith("heldout") for name in metrics)
-    assert not (layout.report / "page" / "heldout.png").exists()
+    assert not (layout.report / "page" / "plots" / "heldout.png").exists()
 
 
 def test_an_unknown_interval_is_left_out_of_the_metrics(run):
     run.headline.update(low=None, high=None, n=1)
     metrics = collect_metrics(run)
     assert metrics["heldout_loss_difference"] and "heldout_loss_low" not in metrics
-    assert plots.heldout_plot(run).png
+    assert report_plots.heldout_plot(run).png
 
 
 def test_the_check_against_benchmarks_is_on_the_page(run):
@@ -284,6 +290,23 @@ def test_the_check_against_benchmarks_is_on_the_page(run):
         page = render_page(none, [], top_records=1, settings={})
         assert words in page
         assert "without a check" not in page
+
+
+def test_each_reason_of_rejection_comes_with_the_first_record_that_had_it(reported):
+    words = " ".join(" ".join(reported[2].text).split())
+    assert "too_long 6" in words and "duplicate 3" in words
+    assert "pool.jsonl, line 7: 300 tokens. " in words
+    assert "half a surrogate: \\ud800" in words
+    assert "line 8" not in words
+    assert "pool.jsonl, record 9: of line 1. [1]" in words
+
+
+def test_records_that_are_set_aside_are_counted_by_reason(run):
+    run.records["set_aside"] = None
+    assert "set aside by rules" not in render_page(run, [], top_records=1, settings={})
+    run.records.loc[:2, "set_aside"] = ["non_finite", "ifd_not_below_one", "non_finite"]
+    page = render_page(run, [], top_records=1, settings={})
+    assert "by rules that read IFD: ifd_not_below_one 1, non_finite 2." in page
 
 
 def test_nothing_rejected_is_said(run):
@@ -313,6 +336,7 @@ def test_a_training_on_another_pool_is_refused(layout):
     ("name", "stage"),
     [
         ("pool/manifest.json", "prepare"),
+        ("pool/rejected.jsonl", "prepare"),
         ("decontamination.json", "prepare"),
         ("scores/manifest.json", "score"),
         ("train/rounds.jsonl", "train"),
@@ -339,6 +363,7 @@ def records_of(n, **columns):
             "ifd": rng.uniform(0.3, 1.1, n),
             "tokens": rng.integers(20, 200, n),
             "difficulty": rng.integers(-1, 7, n),
+            "task": rng.integers(0, 7, n),
             "uses": (np.arange(n) % 5 == 0).astype(int),
         }
     )
@@ -346,8 +371,8 @@ def records_of(n, **columns):
 
 
 def test_a_large_pool_is_drawn_in_part_and_the_caption_says_so(monkeypatch):
-    monkeypatch.setattr(plots, "MOST_POINTS", 50)
-    plot = plots.pool_plot(records_of(200))
+    monkeypatch.setattr(report_plots, "MOST_POINTS", 50)
+    plot = report_plots.pool_plot(records_of(200))
     assert len(plot.data) == 50 + 40  # all selected ones are drawn
     assert "90 of 200 records are drawn" in plot.caption
 
@@ -356,7 +381,7 @@ def test_values_far_out_are_counted_instead_of_squeezing_the_rest():
     records = records_of(200)
     records.loc[7, "loss"] = 900.0
     records.loc[8, "ifd"] = np.inf
-    plot = plots.pool_plot(records)
+    plot = report_plots.pool_plot(records)
     assert "1 lie outside the frame" in plot.caption
     assert len(plot.data) == 199
 
@@ -364,9 +389,9 @@ def test_values_far_out_are_counted_instead_of_squeezing_the_rest():
 def test_small_sources_share_one_bar_and_no_record_is_lost():
     names = [f"source {i:02d} $x$ with a very long name, longer than any axis" for i in range(40)]
     records = records_of(400, source=np.repeat(names, np.tile([5, 15], 20)))
-    data = plots.composition_plot(records).data
+    data = report_plots.composition_plot(records).data
     sources = data[data["by"] == "source"]
-    assert len(sources) == plots.MOST_SOURCES
+    assert len(sources) == report_plots.MOST_SOURCES
     assert sources["group"].iloc[-1] == "other (25)"
     for kind, rows in data.groupby("by"):
         assert rows["pool"].sum() == 400, kind
@@ -376,12 +401,12 @@ def test_small_sources_share_one_bar_and_no_record_is_lost():
 
 def test_plots_can_be_drawn_of_very_little(run):
     one = records_of(1)
-    assert plots.pool_plot(one).png
-    assert plots.composition_plot(one).png
-    assert plots.composition_plot(records_of(3, tokens=7, uses=0)).png
-    assert plots.training_plot(run.rounds[:1]).png
-    assert plots.bandit_plot(run.rounds[:1]).png
-    assert plots.utility_plot(run.samples.head(1)).png
+    assert report_plots.pool_plot(one).png
+    assert report_plots.composition_plot(one).png
+    assert report_plots.composition_plot(records_of(3, tokens=7, uses=0)).png
+    assert report_plots.training_plot(run.rounds[:1]).png
+    assert report_plots.bandit_plot(run.rounds[:1]).png
+    assert report_plots.utility_plot(run.samples.head(1)).png
 
 
 def test_hundreds_of_rounds_and_exhausted_arms_can_be_drawn(run):
@@ -389,7 +414,7 @@ def test_hundreds_of_rounds_and_exhausted_arms_can_be_drawn(run):
     for row in rows:
         p = np.full(7, 1 / 7) if row["round"] < 200 else np.array([0, 0, 1, 1, 1, 1, 1]) / 5
         row["probabilities"] = p.tolist()
-    plot = plots.bandit_plot(rows)
+    plot = report_plots.bandit_plot(rows)
     assert plot.data["probability_0"].iloc[-1] == 0
     assert len(plot.data) == 400
 
@@ -398,7 +423,7 @@ def test_the_two_colours_differ_in_greyscale():
     def luminance(colour):
         return float(np.dot(to_rgb(colour), (0.2126, 0.7152, 0.0722)))
 
-    assert luminance(plots.LIGHT) - luminance(plots.DARK) > 0.4
+    assert luminance(LIGHT) - luminance(DARK) > 0.4
 
 
 def test_the_csv_of_a_hostile_name_reads_back(reported):

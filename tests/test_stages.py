@@ -437,6 +437,8 @@ def test_a_comparison_computes_each_cell_once_and_agrees_with_the_pipeline(works
     cell = json.loads(cell_file.read_text())
     kept = hashes(cell_file.parent)
     assert cell["origin"]["seconds"]["training"] > 0
+    page = (cell_file.parents[1] / "comparison.html").read_text(encoding="utf-8")
+    assert '<th scope="row">lead</th>' in page and str(copy) not in page
     evaluated = json.loads((workspace / "artifacts/eval/results.json").read_text())
     tuned = evaluated["tasks"]["lead_heldout"]["tuned"]["loss_macro"]
     assert cell["heldout"]["macro"] == pytest.approx(tuned, abs=1e-6)

@@ -99,3 +99,11 @@ def test_a_log_that_is_not_there_has_no_rows(tmp_path):
 def test_a_files_hash_is_that_of_its_bytes(tmp_path):
     write_bytes(tmp_path / "x", b"abc")
     assert sha256_file(tmp_path / "x").startswith("ba7816bf8f01cfea")
+
+
+def test_hashing_tells_how_far_it_is_and_comes_to_the_same(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"x" * (5 << 18))
+    told = []
+    assert sha256_file(path, told.append) == sha256_file(path)
+    assert told == [1 << 20, 1 << 18]

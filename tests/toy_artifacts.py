@@ -156,6 +156,14 @@ def _write_pool_manifest(layout: Layout, records: int, pool_sha256: str) -> None
         "tokens": {"pool": 9000, "pool_response": 4000, "heldout": 900, "heldout_response": 400},
     }
     write_json(layout.pool / "manifest.json", manifest)
+    broken = {"prompt": HOSTILE, "response": "half a surrogate: \ud800"}
+    lines = [
+        {"reason": "too_long", "line": 7, "index": 0, "detail": "300 tokens", "record": broken},
+        {"reason": "too_long", "line": 8, "index": 0, "detail": "301 tokens", "record": {}},
+        {"reason": "duplicate", "line": None, "index": 9, "detail": "of line 1", "record": [1]},
+    ]
+    rows = [json.dumps({"file": "pool.jsonl", "source": "code", **line}) for line in lines]
+    (layout.pool / "rejected.jsonl").write_text("\n".join(rows) + "\n")
 
 
 def _choose(rng, difficulty: np.ndarray) -> list[np.ndarray]:

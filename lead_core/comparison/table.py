@@ -267,11 +267,11 @@ def as_markdown(table: ComparisonTable, command: str) -> str:
             f"`{row.selector}`",
             str(len(row.seeds)),
             f"{row.loss:.4f}" + (f" ± {row.spread:.4f}" if row.spread is not None else ""),
-            _interval(row.versus),
+            describe_interval(row.versus),
             row.verdict or "baseline",
             "" if row.recovered is None else f"{row.recovered:.0%}",
             *(f"{row.picked[kind]:.1%}" for kind in kinds),
-            f"{row.distinct:.0f} / {_span(row.visits)} / {_span(row.steps)}",
+            f"{row.distinct:.0f} / {describe_span(row.visits)} / {describe_span(row.steps)}",
             " / ".join(f"{row.forwards[column]:,.0f}" for column in COLUMNS),
             f"{row.tokens['training']:,.0f}",
             "" if row.seconds is None else f"{row.seconds:,.0f}",
@@ -312,11 +312,13 @@ def _notes(table: ComparisonTable, kinds: Sequence[str], command: str) -> list[s
     return ["\n\n".join(notes)]
 
 
-def _span(values: tuple[int, int]) -> str:
+def describe_span(values: tuple[int, int]) -> str:
+    """Return the smallest and the largest value, once if they are equal."""
     return str(values[0]) if values[0] == values[1] else f"{values[0]}-{values[1]}"
 
 
-def _interval(pair: PairedDifference | None) -> str:
+def describe_interval(pair: PairedDifference | None) -> str:
+    """Return a difference with its interval and number of pairs; empty for the baseline."""
     if pair is None:
         return ""
     if pair.low is None or pair.high is None:
