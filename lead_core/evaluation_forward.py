@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from lead_core.model import Batch, ResponseLoss, autocast, decoder_of
 
@@ -37,7 +37,7 @@ class PrefixLoss(ResponseLoss):
             ).last_hidden_state
         return bool(torch.allclose(whole, rest, rtol=1e-4, atol=1e-4))
 
-    def run_prefix(self, tokens: Sequence[int]) -> Cache:
+    def run_prefix(self, tokens: Sequence[int]) -> DynamicCache:
         """Return keys and values of `tokens`, for a batch of one row."""
         cache = self._empty_cache()
         ids = torch.tensor([list(tokens)], device=self.causal_lm.device)
@@ -45,16 +45,14 @@ class PrefixLoss(ResponseLoss):
             decoder_of(self.causal_lm)(input_ids=ids, past_key_values=cache, use_cache=True)
         return cache
 
-    def for_rows(self, prefix: Cache, rows: int) -> Cache:
+    def for_rows(self, prefix: DynamicCache, rows: int) -> DynamicCache:
         """Return a copy of `prefix` for a batch of `rows`, to which a forward will add."""
         cache = self._empty_cache()
-        for index, layer in enumerate(prefix.layers):
-            cache.update(
-                layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), index
-            )
+        for layer, (keys, values, _) in enumerate(prefix):
+            cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
         return cache
 
-    def logits(self, batch: Batch, prefix: Cache | None = None) -> torch.Tensor:
+    def logits(self, batch: Batch, prefix: DynamicCache | None = None) -> torch.Tensor:
         """Return what `ResponseLoss.logits` does, for inputs that follow `prefix`."""
         if prefix is None:
             return super().logits(batch)

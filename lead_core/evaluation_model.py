@@ -12,7 +12,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from torch.nn.utils.rnn import pad_sequence
-from transformers.cache_utils import Cache
+from transformers.cache_utils import DynamicCache
 
 from lead_core.evaluation_forward import PrefixLoss
 from lead_core.evaluation_prefixes import PrefixGroup, group_by_prefix, shared_by_all
@@ -117,8 +117,8 @@ class PipelineLM(HFLM):
         return [answers[i] for i in range(len(requests))]
 
     def _batches(
-        self, contexts: Sequence[Sequence[int]], lengths: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, int, Cache | None]]:
+        self, contexts: Sequence[tuple[int, ...]], lengths: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, int, DynamicCache | None]]:
         """Yield inputs to run together, the tokens that they share, and what those left behind.
 
         contexts: what each input holds before the first token that is to be scored.
@@ -132,7 +132,7 @@ class PipelineLM(HFLM):
             for chosen in group_by_tokens(lengths[members], self._rows * int(lengths.max())):
                 yield members[chosen], group.shared, prefix
 
-    def _run_prefix(self, tokens: Sequence[int]) -> Cache | None:
+    def _run_prefix(self, tokens: Sequence[int]) -> DynamicCache | None:
         if not tokens:
             return None
         self.ledger.add("evaluation", 1, len(tokens))
@@ -150,7 +150,7 @@ class PipelineLM(HFLM):
         read = settings.pop("attention_mask").bool()
         prompts = [row[kept].tolist() for row, kept in zip(context, read, strict=True)]
         limit = max_length - context.shape[1]
-        shared = shared_by_all([prompt[:-1] for prompt in prompts])
+        shared = shared_by_all([tuple(prompt[:-1]) for prompt in prompts])
         if shared and not self._loss.can_share:
             shared = 0
         prefix = self._run_prefix(prompts[0][:shared])
@@ -175,11 +175,11 @@ class PipelineLM(HFLM):
         step: int,
         *,
         shared: int,
-        prefix: Cache | None,
+        prefix: DynamicCache | None,
         stop: list[str],
         settings: dict[str, Any],
     ) -> list[list[int]]:
-        """Return what is written, up to `step` tokens, after `rows`; all begin with what `prefix` is of."""
+        """Return up to `step` tokens written after each row; `prefix` holds what all begin with."""
         context, mask = _pad_behind(shared, rows, pad_id=self.tokenizer.pad_token_id)
         width = context.shape[1]
         if prefix is not None:

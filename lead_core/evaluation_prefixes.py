@@ -44,20 +44,20 @@ def saved_tokens(shared: int, sequences: int) -> int:
     return max(0, shared * (sequences - 1) - GROUP_COST) if shared >= LEAST_SHARED else 0
 
 
-def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+def common_length(first: tuple[int, ...], second: tuple[int, ...]) -> int:
     """Return how many tokens two sequences have in common from their start."""
     size = min(len(first), len(second))
     other = np.flatnonzero(np.asarray(first[:size]) != np.asarray(second[:size]))
     return int(other[0]) if len(other) else size
 
 
-def shared_by_all(sequences: Sequence[Sequence[int]]) -> int:
+def shared_by_all(sequences: Sequence[tuple[int, ...]]) -> int:
     """Return how many tokens all sequences begin with, 0 if it is not worth running them once."""
     shared = common_length(min(sequences), max(sequences))
     return shared if saved_tokens(shared, len(sequences)) else 0
 
 
-def group_by_prefix(sequences: Sequence[Sequence[int]]) -> list[PrefixGroup]:
+def group_by_prefix(sequences: Sequence[tuple[int, ...]]) -> list[PrefixGroup]:
     """Split `sequences` so that running each group's prefix once saves the most tokens.
 
     In lexicographic order those that share a prefix stand together, and prefixes are nested as in a

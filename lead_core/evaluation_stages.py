@@ -29,17 +29,17 @@ def write_in_stages(
     to so many tokens after each row; `on_stop` hears how many rows have stopped.
     """
     written: list[list[int]] = [[] for _ in prompts]
-    going, reached = np.arange(len(prompts)), 0
-    while len(going) and reached < limit:
+    going, reached = list(range(len(prompts))), 0
+    while going and reached < limit:
         step = min(max(reached, FIRST_STAGE_TOKENS), limit - reached)
         lengths = np.array([len(prompts[i]) + len(written[i]) + step for i in going])
         for chosen in group_by_tokens(lengths, budget_tokens):
-            rows = going[chosen]
+            rows = [going[k] for k in chosen]
             added = go_on([prompts[i] + written[i] for i in rows], step)
             for i, tokens in zip(rows, added, strict=True):
                 written[i] += tokens
         reached += step
         left = [i for i in going if reached < limit and not has_stopped(written[i])]
         on_stop(len(going) - len(left))
-        going = np.array(left, dtype=int)
+        going = left
     return written

@@ -15,7 +15,7 @@ from lead_core.evaluation_prefixes import (
     shared_by_all,
 )
 
-EXAMPLES = list(range(600))
+EXAMPLES = tuple(range(600))
 
 
 def saved(sequences, groups):
