@@ -27,7 +27,7 @@ from lead_core.evaluation_model import PipelineLM, stored_tokens
 from lead_core.storage import sha256_json, write_bytes
 
 FORM = (
-    1  # of the files, and of how PipelineLM computes what is in them: raise it when either changes
+    2  # of the files, and of how PipelineLM computes what is in them: raise it when either changes
 )
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from torch.nn.utils.rnn import pad_sequence
+from transformers.cache_utils import DynamicCache
 
+from lead_core.evaluation_forward import PrefixLoss
+from lead_core.evaluation_prefixes import PrefixGroup, group_by_prefix, shared_by_all
+from lead_core.evaluation_stages import write_in_stages
 from lead_core.ledger import CostLedger
-from lead_core.model import Batch, ResolvedRuntime, ResponseLoss, group_by_tokens
+from lead_core.model import Batch, ResolvedRuntime, group_by_tokens
 from lead_core.progress import Progress, progress
 
 HELDOUT = "lead_heldout"
@@ -36,11 +43,13 @@ def stored_tokens(request: Instance) -> TokenPair | None:
 
 
 class PipelineLM(HFLM):
-    """lm-eval's model class with a cheaper log-likelihood of the same value.
+    """lm-eval's model class with cheaper answers of the same value.
 
-    The base class computes logits over the whole vocabulary for prompts and padding too, and batches
-    by number: here the output head runs only where a continuation is predicted (`ResponseLoss`), in
-    batches of similar length. As there, continuations that differ in their last token share a forward.
+    The base class computes logits over the whole vocabulary for prompts and padding too, reads the
+    examples before each question anew, and batches by number: here the output head runs only where a
+    continuation is predicted (`ResponseLoss`), what prompts begin with is run once, and batches are of
+    similar length. As there, continuations that differ in their last token share a forward. A batch
+    holds at most as many tokens, shared ones and padding included, as `batch_size` of the longest.
     """
 
     def __init__(self, model: Any, tokenizer: Any, runtime: ResolvedRuntime, batch_size: int):
@@ -48,12 +57,13 @@ class PipelineLM(HFLM):
         super().__init__(
             pretrained=model,
             tokenizer=tokenizer,
-            batch_size=batch_size,
+            batch_size=sys.maxsize,  # all requests at once: batches are made here
             mixed_precision_dtype="bfloat16" if runtime.precision == "bf16" else None,
             softmax_dtype="float32",
         )
         self.ledger = CostLedger()
-        self._response_loss = ResponseLoss(model, runtime).eval()  # as it is left behind after use
+        self._rows = batch_size
+        self._loss = PrefixLoss(model, runtime).eval()  # as it is left behind after use
         self._written: Progress | None = None
 
     def loglikelihood(
@@ -78,56 +88,133 @@ class PipelineLM(HFLM):
         disable_tqdm: bool = True,
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
-        """Return what `loglikelihood` does for (texts, context ids, continuation ids).
-
-        A batch holds at most as many tokens, padding included, as `batch_size` of the longest inputs.
-        """
-        rows: dict[tuple[int, ...], list[int]] = {}  # input -> the requests that it answers
+        """Return what `loglikelihood` does for (texts, context ids, continuation ids)."""
+        asking: dict[tuple[int, ...], list[int]] = {}  # input -> the requests that it answers
         for i, (_, context, continuation) in enumerate(requests):
             tokens = (context + continuation)[-(self.max_length + 1) :]
-            rows.setdefault(tuple(tokens[:-1]), []).append(i)
-        inputs = list(rows)
+            asking.setdefault(tuple(tokens[:-1]), []).append(i)
+        inputs = list(asking)
         lengths = np.array([len(tokens) for tokens in inputs])
-        self.ledger.add("evaluation", len(inputs), int(lengths.sum()))
+        longest = [max(len(requests[i][2]) for i in asking[tokens]) for tokens in inputs]
+        contexts = [tokens[:-size] for tokens, size in zip(inputs, longest, strict=True)]
         answers: dict[int, tuple[float, bool]] = {}
         with (
             progress(int(lengths.sum()), "log-likelihoods", "tokens") as done,
             torch.inference_mode(),
         ):
-            for chosen in group_by_tokens(lengths, int(self.batch_size) * int(lengths.max())):
-                asked = [(row, i) for row, k in enumerate(chosen) for i in rows[inputs[k]]]
+            for picked, shared, prefix in self._batches(contexts, lengths):
+                asked = [(row, i) for row, k in enumerate(picked) for i in asking[inputs[k]]]
                 batch = _make_batch(
-                    [inputs[k] for k in chosen],
+                    [inputs[k][shared:] for k in picked],
                     [(row, requests[i][2]) for row, i in asked],
                     pad_id=self.tokenizer.pad_token_id,
-                )
-                sizes = [len(requests[i][2]) for _, i in asked]
-                scored = self._answers(batch.to(self.device), sizes)
+                ).to(self.device)
+                self.ledger.add("evaluation", len(picked), int(batch.attention_mask.sum()))
+                logits = self._loss.logits(batch, prefix)
+                scored = _score(logits, batch.targets, [len(requests[i][2]) for _, i in asked])
                 answers.update(zip((i for _, i in asked), scored, strict=True))
-                done.advance(int(lengths[chosen].sum()))
+                done.advance(int(lengths[picked].sum()))
         return [answers[i] for i in range(len(requests))]
 
-    def _answers(self, batch: Batch, sizes: Sequence[int]) -> list[tuple[float, bool]]:
-        """Return log-likelihood and greediness of continuations of `sizes` tokens, in a row."""
-        logits = self._response_loss.logits(batch)
-        losses = torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")
-        greedy = logits.argmax(dim=-1) == batch.targets
-        starts = np.cumsum([0, *sizes[:-1]])
-        sums = np.add.reduceat(losses.double().cpu().numpy(), starts)
-        agree = np.logical_and.reduceat(greedy.cpu().numpy(), starts)
-        return [(-float(loss), bool(same)) for loss, same in zip(sums, agree, strict=True)]
+    def _batches(
+        self, contexts: Sequence[tuple[int, ...]], lengths: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, int, DynamicCache | None]]:
+        """Yield inputs to run together, the tokens that they share, and what those left behind.
+
+        contexts: what each input holds before the first token that is to be scored.
+        """
+        groups = group_by_prefix(contexts)
+        if any(group.shared for group in groups) and not self._loss.can_share:
+            groups = [PrefixGroup(tuple(range(len(contexts))), 0)]
+        for group in groups:
+            members = np.array(group.members)
+            prefix = self._run_prefix(contexts[members[0]][: group.shared])
+            for chosen in group_by_tokens(lengths[members], self._rows * int(lengths.max())):
+                yield members[chosen], group.shared, prefix
+
+    def _run_prefix(self, tokens: Sequence[int]) -> DynamicCache | None:
+        if not tokens:
+            return None
+        self.ledger.add("evaluation", 1, len(tokens))
+        return self._loss.run_prefix(tokens)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         """Return what the model writes after each request's prompt."""
         with progress(len(requests), "generating", "answers") as self._written:
             return super().generate_until(requests, disable_tqdm=disable_tqdm)
 
-    def _model_generate(self, context: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        written = super()._model_generate(context, *args, **kwargs)
-        self.ledger.add("evaluation", context.shape[0], written.numel())
-        if self._written is not None:
-            self._written.advance(context.shape[0])
-        return written
+    def _model_generate(
+        self, context: torch.Tensor, max_length: int, stop: list[str], **settings: Any
+    ) -> torch.Tensor:
+        """Return `context` [N, T], padded on the left, with what is written behind each row."""
+        read = settings.pop("attention_mask").bool()
+        prompts = [row[kept].tolist() for row, kept in zip(context, read, strict=True)]
+        limit = max_length - context.shape[1]
+        shared = shared_by_all([tuple(prompt[:-1]) for prompt in prompts])
+        if shared and not self._loss.can_share:
+            shared = 0
+        prefix = self._run_prefix(prompts[0][:shared])
+        written = write_in_stages(
+            prompts,
+            limit,
+            budget_tokens=self._rows * (context.shape[1] + limit),
+            go_on=partial(self._go_on, shared=shared, prefix=prefix, stop=stop, settings=settings),
+            has_stopped=partial(self._has_stopped, stop=stop),
+            on_stop=self._written.advance if self._written is not None else lambda _n: None,
+        )
+        tail = pad_sequence(
+            [torch.tensor(tokens, dtype=context.dtype) for tokens in written],
+            batch_first=True,
+            padding_value=self.tokenizer.pad_token_id,
+        )
+        return torch.cat([context, tail.to(context.device)], dim=1)
+
+    def _go_on(
+        self,
+        rows: list[list[int]],
+        step: int,
+        *,
+        shared: int,
+        prefix: DynamicCache | None,
+        stop: list[str],
+        settings: dict[str, Any],
+    ) -> list[list[int]]:
+        """Return up to `step` tokens written after each row; `prefix` holds what all begin with."""
+        context, mask = _pad_behind(shared, rows, pad_id=self.tokenizer.pad_token_id)
+        width = context.shape[1]
+        if prefix is not None:
+            settings = {**settings, "past_key_values": self._loss.for_rows(prefix, len(rows))}
+        written = super()._model_generate(
+            context=context.to(self.device),
+            max_length=width + step,
+            stop=stop,
+            attention_mask=mask.to(self.device),
+            **settings,
+        )[:, width:]
+        read = int(mask.sum()) - shared * len(rows)
+        forwarded = read + len(rows) * (written.shape[1] - 1)  # the last token is only written
+        self.ledger.add("evaluation", len(rows), forwarded)
+        return written.tolist()
+
+    def _has_stopped(self, written: list[int], stop: list[str]) -> bool:
+        """Whether `generate` takes no more tokens for this row, or lm-eval will cut them off."""
+        ends = self.model.generation_config.eos_token_id
+        if not set([ends] if isinstance(ends, int) else ends or ()).isdisjoint(written):
+            return True
+        text = self.tok_decode(written, skip_special_tokens=False)
+        return any(end in text for end in stop)
+
+
+def _score(
+    logits: torch.Tensor, targets: torch.Tensor, sizes: Sequence[int]
+) -> list[tuple[float, bool]]:
+    """Return log-likelihood and greediness of continuations of `sizes` tokens, in a row."""
+    losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    greedy = logits.argmax(dim=-1) == targets
+    starts = np.cumsum([0, *sizes[:-1]])
+    sums = np.add.reduceat(losses.double().cpu().numpy(), starts)
+    agree = np.logical_and.reduceat(greedy.cpu().numpy(), starts)
+    return [(-float(loss), bool(same)) for loss, same in zip(sums, agree, strict=True)]
 
 
 def _make_batch(
@@ -155,3 +242,20 @@ def _make_batch(
         torch.from_numpy(np.concatenate(positions)),
         torch.from_numpy(np.concatenate([np.array(c, dtype=np.int64) for _, c in continuations])),
     )
+
+
+def _pad_behind(
+    shared: int, rows: Sequence[Sequence[int]], *, pad_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids and mask [B, T] of `rows`, padded behind the `shared` tokens that all begin with.
+
+    `generate` counts positions by the mask, so padding may stand anywhere before the last token.
+    """
+    width = max(map(len, rows))
+    ids = np.full((len(rows), width), pad_id, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for i, tokens in enumerate(rows):
+        start = width - len(tokens) + shared
+        ids[i, :shared], ids[i, start:] = tokens[:shared], tokens[shared:]
+        mask[i, :shared] = mask[i, start:] = 1
+    return torch.from_numpy(ids), torch.from_numpy(mask)

@@ -294,7 +294,8 @@ def test_the_default_model_scores_as_in_lm_eval_with_one_forward_per_question(
         cache=tmp_path / "cache",
         out=tmp_path / "eval",
     )
-    assert results["forwards"]["sequences"] == 2 * 8  # base and tuned, not once per choice
+    # Base and tuned: questions, not choices, and the examples of each subject.
+    assert results["forwards"]["sequences"] == 2 * (8 + 2)
     for name in loaded.tasks:
         assert results["tasks"][name]["base"]["acc"] == expected["results"][name]["acc,none"]
         path = tmp_path / f"eval/samples/{name}.jsonl.gz"
