@@ -11,7 +11,12 @@ from lead_core.checkpoint import Checkpoint
 from lead_core.ledger import CostLedger
 from lead_core.reward import RewardRange
 from lead_core.round_progress import PackedProgress, RoundProgress, pack_progress, unpack_progress
-from lead_core.selectors.contract import PoolView, SelectionState, init_selection
+from lead_core.selectors.contract import (
+    PoolView,
+    SelectionState,
+    init_selection,
+    restore_selection,
+)
 from lead_core.training import Trainer
 from lead_core.utility import GradientMemory, GradientSummary, init_memory
 
@@ -72,7 +77,11 @@ def to_checkpoint(
 
 
 def from_checkpoint(
-    checkpoint: Checkpoint, trainer: Trainer, rng: np.random.Generator, ledger: CostLedger
+    checkpoint: Checkpoint,
+    pool: PoolView,
+    trainer: Trainer,
+    rng: np.random.Generator,
+    ledger: CostLedger,
 ) -> LoopState:
     """Put `trainer`, `rng` and `ledger` back to `checkpoint` and return its state."""
     values, arrays, tensors = checkpoint.values, checkpoint.arrays, checkpoint.tensors
@@ -85,7 +94,8 @@ def from_checkpoint(
             return None
         return GradientSummary(values["sq_norms"][name], arrays[f"sketch/{name}"])
 
-    selection = SelectionState(
+    selection = restore_selection(
+        pool,
         utility=arrays["utility"],
         uses=arrays["uses"],
         bandit=BanditState(arrays["log_weights"]),

@@ -38,7 +38,8 @@ from lead_core.model import (
 )
 from lead_core.params import Params, effective_params
 from lead_core.pool import open_heldout, open_pool
-from lead_core.rounds import Interrupted, Limits, Pool, RoundLoop, RoundReport, UtilitySettings
+from lead_core.round_rule import Limits, UtilitySettings
+from lead_core.rounds import Interrupted, Pool, RoundLoop, RoundReport
 from lead_core.scoring import response_losses
 from lead_core.selectors import PoolView, SelectionSettings, get_selector
 from lead_core.storage import append_jsonl, sha256_file, sha256_json
@@ -440,7 +441,7 @@ def _write(
         "budget": loop.limits.distinct,
         "pool_size": len(inputs.pool.ids),
         "visits": last.visits,
-        "distinct": int(np.count_nonzero(last.selection.uses)),
+        "distinct": last.selection.distinct,
         "rounds": last.round,
         "steps": loop.trainer.steps_done,
         "tokens": loop.ledger.tokens["training"],
