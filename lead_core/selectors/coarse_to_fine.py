@@ -22,6 +22,7 @@ from lead_core.selectors.contract import (
     cap,
     largest_remainder,
     top_by,
+    top_of_groups,
 )
 from lead_core.selectors.eligible import Eligible, contenders, eligible_counts, eligible_samples
 
@@ -90,15 +91,12 @@ class CoarseToFine(Selector):
 
         clusters [J]: the arm's task clusters; counts [J]: how many of their samples are eligible.
         """
-        shares = largest_remainder(counts, n) if self.by_task else np.minimum(counts, n)
-        chosen = [
-            top_by(state.utility[members], members, int(share))
-            for cluster, share in zip(clusters.tolist(), shares, strict=True)
-            if share
-            for members in [contenders(pool, state, eligible, cluster, int(share))]
-        ]
-        indices = np.concatenate(chosen)
-        return indices if self.by_task else top_by(state.utility[indices], indices, n)
+        if not self.by_task:
+            indices, _ = contenders(pool, state, eligible, clusters, np.minimum(counts, n))
+            return top_by(state.utility[indices], indices, n)
+        shares = largest_remainder(counts, n)
+        indices, groups = contenders(pool, state, eligible, clusters, shares)
+        return top_of_groups(state.utility[indices], indices, groups, shares)
 
 
 def _sum_per_arm(pool: PoolView, counts: IntArray) -> IntArray:

@@ -220,6 +220,19 @@ def top_by(values: FloatArray, indices: IntArray, n: int) -> IntArray:
     return indices[order[:n]]
 
 
+def top_of_groups(
+    values: FloatArray, indices: IntArray, groups: IntArray, shares: IntArray
+) -> IntArray:
+    """Return the `shares` [J] of `indices` with the highest `values` of each of `groups` 0 .. J - 1.
+
+    values, indices, groups [m]. Group after group; inside by value, ties by position.
+    """
+    order = np.lexsort((indices, -values, groups))
+    ordered = groups[order]
+    ranks = np.arange(len(order)) - np.searchsorted(ordered, np.arange(len(shares)))[ordered]
+    return indices[order[ranks < shares[ordered]]]
+
+
 def largest_remainder(counts: IntArray, n: int) -> IntArray:
     """Split `n` over groups in proportion to `counts`, in whole numbers, at most `counts` each.
 

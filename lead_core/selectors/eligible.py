@@ -21,7 +21,7 @@ from lead_core.selectors.contract import (
     top_by,
 )
 
-BLOCK = 1 << 16
+BLOCK = 1 << 15  # samples; small enough for the processor's cache
 
 
 @dataclass(frozen=True)
@@ -68,21 +68,28 @@ def eligible_members(
 
 
 def contenders(
-    pool: PoolView, state: SelectionState, eligible: Eligible, cluster: int, n: int
-) -> IntArray:
-    """Return `eligible` samples of a task cluster, its `n` highest utilities among them, in any order.
+    pool: PoolView,
+    state: SelectionState,
+    eligible: Eligible,
+    clusters: IntArray,
+    shares: IntArray,
+) -> tuple[IntArray, IntArray]:
+    """Return `eligible` samples of `clusters` [J], the `shares` [J] highest utilities of each included.
 
-    Unused samples rank by their offline loss, which does not move, and LEAD takes the highest first:
-    then the samples used so far are the first of that order, and of the others only the next `n` can
-    be among the highest. Where it is not so, all of the cluster are looked at.
+    Their positions [m], and of which of the J each is, int [m]. Unused samples rank by their offline
+    loss, which does not move, and LEAD takes the highest first: then the samples used so far are the
+    first of a cluster's order, and of the others only the next few can be among the highest. Of a
+    cluster where it is not so, all samples are looked at.
     """
-    members = pool.index.members(cluster)
-    if state.unused_as_scored:
-        used = int(state.use_counts[cluster, 1:].sum())
-        head = members[: used + n]
-        if np.count_nonzero(state.uses[head]) == used:
-            members = head
-    return members[_in_range(state, eligible, members)].astype(np.int64)
+    sizes = pool.index.sizes[clusters]
+    used = state.use_counts[clusters, 1:].sum(axis=1)
+    lengths = np.minimum(used + shares, sizes) if state.unused_as_scored else sizes
+    positions, groups = _first_of(pool, clusters, lengths)
+    found = np.bincount(groups[state.uses[positions] > 0], minlength=len(clusters))
+    if (found < used).any():
+        positions, groups = _first_of(pool, clusters, np.where(found < used, sizes, lengths))
+    may = _in_range(state, eligible, positions)
+    return positions[may], groups[may]
 
 
 def top_eligible(
@@ -113,6 +120,14 @@ def nth_eligible(
             positions[here] = start + np.flatnonzero(mask)[ranks[here] - seen]
         seen += count
     return positions
+
+
+def _first_of(pool: PoolView, clusters: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the first `lengths` [J] positions in the order of each of `clusters`, as `contenders`."""
+    groups = np.repeat(np.arange(len(clusters)), lengths)
+    begins = np.cumsum(lengths) - lengths
+    offsets = np.arange(len(groups)) + np.repeat(pool.index.starts[clusters] - begins, lengths)
+    return pool.index.order[offsets].astype(np.int64), groups
 
 
 def _blocks(
