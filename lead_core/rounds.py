@@ -18,6 +18,7 @@ from lead_core.checkpoint import CheckpointStore
 from lead_core.gradients import RoundGradient, SketchPlan, plan_sketch
 from lead_core.ledger import CostLedger
 from lead_core.loop_state import LoopState, from_checkpoint, init_loop, to_checkpoint
+from lead_core.pool import TextColumn
 from lead_core.round_progress import RoundProgress
 from lead_core.round_rule import Limits, ReadOff, RoundRule, UtilitySettings
 from lead_core.selectors import Picks, PoolView, SelectionSettings, Selector
@@ -32,8 +33,8 @@ Measure = Callable[[Sequence[Encoded]], FloatArray]
 class Pool:
     """The pool as training needs it: ids and sources [n], what selectors see, tokens on demand."""
 
-    ids: np.ndarray
-    sources: np.ndarray
+    ids: np.ndarray | TextColumn
+    sources: np.ndarray | TextColumn
     view: PoolView
     encoded: Callable[[np.ndarray], Sequence[Encoded]]
 
@@ -198,7 +199,7 @@ class RoundLoop:
             "distinct": state.selection.distinct,
             "heldout_loss": self.monitor(state.round),
         }
-        figures = {
+        figures: dict[str, np.ndarray] = {
             "utility_before": read.before,
             "loss_seen": read.loss_seen,
             "loss_change": read.loss_change,

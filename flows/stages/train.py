@@ -80,8 +80,8 @@ def read_inputs(params: Params, layout: Layout) -> TrainInputs:
     """Read pool, scores and clusters; LeadError when one was made from another of the others."""
     model = resolve_model(params.model.name, params.model.revision)
     pool_manifest = read_manifest(layout.pool, "prepare")
-    scores, scores_manifest = read_scores(layout.scores)
-    clusters, clusters_manifest = read_clusters(layout.clusters)
+    scores, scores_manifest = read_scores(layout.scores, ["loss", "ifd"])
+    clusters, clusters_manifest = read_clusters(layout.clusters, ["difficulty", "task"])
     pool_hash, scores_hash = pool_manifest["pool_sha256"], scores_manifest["scores_sha256"]
     check_chain("the pool", pool_manifest["model_sha256"], model.sha256, "prepare")
     check_chain("the scores", scores_manifest["model_sha256"], model.sha256, "score")
@@ -89,8 +89,8 @@ def read_inputs(params: Params, layout: Layout) -> TrainInputs:
     check_chain("the clusters", clusters_manifest["scores_sha256"], scores_hash, "cluster")
     records = open_pool(layout.pool, verify=True)
     pool = Pool(
-        ids=scores["id"].to_numpy(),
-        sources=np.asarray(records.sources),
+        ids=records.texts("id"),
+        sources=records.texts("source"),
         view=PoolView(
             difficulty=clusters["difficulty"].to_numpy(np.int32),
             task=clusters["task"].to_numpy(np.int32),

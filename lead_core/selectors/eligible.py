@@ -63,8 +63,8 @@ def eligible_members(
     pool: PoolView, state: SelectionState, eligible: Eligible, cluster: int
 ) -> IntArray:
     """Return the positions of a task cluster's `eligible` samples, rising."""
-    members = pool.index.members(cluster)
-    return np.sort(members[_in_range(state, eligible, members)]).astype(np.int64)
+    members = np.sort(pool.index.members(cluster)).astype(np.int64)
+    return members[_in_range(state, eligible, members)]
 
 
 def contenders(
@@ -144,7 +144,9 @@ def _blocks(
         yield start, mask
 
 
-def _in_range(state: SelectionState, eligible: Eligible, where: slice | IntArray) -> BoolArray:
+def _in_range(
+    state: SelectionState, eligible: Eligible, where: slice | NDArray[np.integer[Any]]
+) -> BoolArray:
     uses = state.uses[where]
     return (uses >= eligible.low) & (uses < eligible.high)
 
