@@ -144,9 +144,7 @@ def _blocks(
         yield start, mask
 
 
-def _in_range(
-    state: SelectionState, eligible: Eligible, where: slice | NDArray[np.integer[Any]]
-) -> BoolArray:
+def _in_range(state: SelectionState, eligible: Eligible, where: slice | IntArray) -> BoolArray:
     uses = state.uses[where]
     return (uses >= eligible.low) & (uses < eligible.high)
 
