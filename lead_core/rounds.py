@@ -17,7 +17,8 @@ from lead_core.chat import Encoded
 from lead_core.checkpoint import CheckpointStore
 from lead_core.gradients import RoundGradient, SketchPlan, plan_sketch
 from lead_core.ledger import CostLedger
-from lead_core.loop_state import LoopState, from_checkpoint, init_loop, to_checkpoint
+from lead_core.loop_checkpoint import from_checkpoint, to_checkpoint
+from lead_core.loop_state import LoopState, init_loop
 from lead_core.pool import TextColumn
 from lead_core.round_progress import RoundProgress
 from lead_core.round_rule import Limits, ReadOff, RoundRule, UtilitySettings
