@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from flows.stages.train import TrainInputs, build_loop, read_inputs
@@ -34,7 +33,8 @@ from lead_core.fidelity_report import (
 from lead_core.method_version import METHOD_VERSION
 from lead_core.model import ResolvedRuntime, resolve_runtime
 from lead_core.params import Params, effective_params, load_params
-from lead_core.rounds import Limits, RoundReport
+from lead_core.round_rule import Limits
+from lead_core.rounds import RoundReport
 from lead_core.storage import read_json, sha256_json, write_bytes, write_json, write_text
 from lead_core.tracking_process import git_origin
 
@@ -193,7 +193,7 @@ def _measure_seed(
         "mean_losses": [report.round["mean_loss"] for report in reports],
         "loss_changes": [report.round["loss_change"] for report in reports],
         "visits": last.visits,
-        "distinct": int(np.count_nonzero(last.selection.uses)),
+        "distinct": last.selection.distinct,
     }
     return {
         "seed": params.seed,

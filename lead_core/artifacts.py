@@ -119,12 +119,14 @@ def write_scores(
         write_json(temporary / "manifest.json", manifest)
 
 
-def read_scores(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return scores.parquet as a frame, and the manifest, after checking the content's hash."""
+def read_scores(
+    folder: Path, columns: list[str] | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return scores.parquet, or `columns` of it, and the manifest; checks the content's hash."""
     manifest = read_manifest(folder, "score")
     actual = _content_hash(folder, "scores.parquet", "embeddings.npy")
     check_chain(str(folder), manifest["scores_sha256"], actual, "score")
-    return pd.read_parquet(folder / "scores.parquet"), manifest
+    return pd.read_parquet(folder / "scores.parquet", columns=columns), manifest
 
 
 def read_embeddings(folder: Path) -> np.ndarray:
@@ -148,12 +150,14 @@ def write_clusters(
         write_json(temporary / "manifest.json", manifest)
 
 
-def read_clusters(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return clusters.parquet as a frame, and the manifest, after checking the content's hash."""
+def read_clusters(
+    folder: Path, columns: list[str] | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return clusters.parquet, or `columns` of it, and the manifest, as `read_scores` does."""
     manifest = read_manifest(folder, "cluster")
     actual = _content_hash(folder, "clusters.parquet")
     check_chain(str(folder), manifest["clusters_sha256"], actual, "cluster")
-    return pd.read_parquet(folder / "clusters.parquet"), manifest
+    return pd.read_parquet(folder / "clusters.parquet", columns=columns), manifest
 
 
 def write_training(

@@ -59,6 +59,11 @@ class RoundGradient:
     summary: GradientSummary
     displacement: FloatArray
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether the gradient, and where it led, are made of finite numbers."""
+        return bool(np.isfinite(self.summary.sq_norm) and np.isfinite(self.displacement).all())
+
 
 @dataclass(frozen=True)
 class GradientTrace:

@@ -1,18 +1,21 @@
-"""Where training stands between two steps, and how a checkpoint keeps it."""
+"""Where training stands between two steps, apart from the trainer, and how a checkpoint keeps it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from lead_core.bandit import BanditState
-from lead_core.checkpoint import Checkpoint
-from lead_core.ledger import CostLedger
 from lead_core.reward import RewardRange
-from lead_core.round_progress import PackedProgress, RoundProgress, pack_progress, unpack_progress
-from lead_core.selectors.contract import PoolView, SelectionState, init_selection
-from lead_core.training import Trainer
+from lead_core.round_progress import PackedState, RoundProgress, pack_progress, unpack_progress
+from lead_core.selectors.contract import (
+    PoolView,
+    SelectionState,
+    init_selection,
+    restore_selection,
+)
 from lead_core.utility import GradientMemory, GradientSummary, init_memory
 
 
@@ -38,10 +41,8 @@ def init_loop(pool: PoolView) -> LoopState:
     return LoopState(0, 0, 0, init_selection(pool), init_memory(pool.n_arms))
 
 
-def to_checkpoint(
-    state: LoopState, trainer: Trainer, rng: np.random.Generator, ledger: CostLedger
-) -> Checkpoint:
-    """Return `state` with the trainer's tensors, the random streams and the ledger."""
+def pack_loop(state: LoopState, rng: np.random.Generator) -> PackedState:
+    """Return `state` and the random stream of selection as what a checkpoint can hold."""
     memory, selection, progress = state.memory, state.selection, state.progress
     under_way = None if progress is None else pack_progress(progress)
     summaries = {"previous": memory.previous}
@@ -56,47 +57,47 @@ def to_checkpoint(
     values = {
         "round": state.round,
         "visits": state.visits,
-        "steps": trainer.steps_done,
+        "work_done": state.work_done,
         "reward_low": selection.reward_range.low,
         "reward_high": selection.reward_range.high,
         "sq_norms": {name: summary.sq_norm for name, summary in kept.items()},
         "rng": rng.bit_generator.state,
-        "ledger": ledger.as_dict(),
         "progress": None if under_way is None else under_way.values,
     }
-    tensors = trainer.tensors()
-    if under_way is not None:
-        arrays |= under_way.arrays
-        tensors |= under_way.tensors
-    return Checkpoint(state.work_done, values, arrays, tensors)
+    if under_way is None:
+        return PackedState(values, arrays, {})
+    return PackedState(values, arrays | under_way.arrays, under_way.tensors)
 
 
-def from_checkpoint(
-    checkpoint: Checkpoint, trainer: Trainer, rng: np.random.Generator, ledger: CostLedger
+def unpack_loop(
+    packed: PackedState, pool: PoolView, rng: np.random.Generator, device: torch.device | str
 ) -> LoopState:
-    """Put `trainer`, `rng` and `ledger` back to `checkpoint` and return its state."""
-    values, arrays, tensors = checkpoint.values, checkpoint.arrays, checkpoint.tensors
-    trainer.restore(tensors, values["steps"])
+    """Put `rng` back and return the state that `pack_loop` was given, its tensors on `device`."""
+    values, arrays = packed.values, packed.arrays
     rng.bit_generator.state = values["rng"]
-    ledger.restore(values["ledger"])
 
     def summary(name: str) -> GradientSummary | None:
         if name not in values["sq_norms"]:
             return None
         return GradientSummary(values["sq_norms"][name], arrays[f"sketch/{name}"])
 
-    selection = SelectionState(
+    selection = restore_selection(
+        pool,
         utility=arrays["utility"],
         uses=arrays["uses"],
         bandit=BanditState(arrays["log_weights"]),
         reward_range=RewardRange(values["reward_low"], values["reward_high"]),
     )
     of_arm = tuple(summary(str(k)) for k in range(len(arrays["log_weights"])))
-    memory = GradientMemory(summary("previous"), of_arm)
     progress = None
     if values["progress"] is not None:
-        packed = PackedProgress(values["progress"], arrays, tensors)
-        progress = unpack_progress(packed, trainer.accelerator.device)
+        under_way = PackedState(values["progress"], arrays, packed.tensors)
+        progress = unpack_progress(under_way, device)
     return LoopState(
-        values["round"], values["visits"], checkpoint.number, selection, memory, progress
+        values["round"],
+        values["visits"],
+        values["work_done"],
+        selection,
+        GradientMemory(summary("previous"), of_arm),
+        progress,
     )

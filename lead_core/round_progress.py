@@ -10,7 +10,7 @@ import torch
 
 from lead_core.gradients import GradientTrace
 from lead_core.selectors import Picks
-from lead_core.training import StepResult
+from lead_core.step_result import StepResult
 
 _PICKS = "progress/picks/"
 _STEPS = "progress/steps/"
@@ -42,8 +42,8 @@ class RoundProgress:
 
 
 @dataclass(frozen=True)
-class PackedProgress:
-    """A `RoundProgress` in the parts of a checkpoint; arrays and tensors may hold others besides."""
+class PackedState:
+    """A state in the parts of a checkpoint; one that holds another has its parts among its own."""
 
     values: dict[str, Any]
     arrays: dict[str, np.ndarray]
@@ -55,7 +55,7 @@ def begin_progress(picks: Picks, rng: np.random.Generator) -> RoundProgress:
     return RoundProgress(replace(picks, indices=rng.permutation(picks.indices)))
 
 
-def pack_progress(progress: RoundProgress) -> PackedProgress:
+def pack_progress(progress: RoundProgress) -> PackedState:
     """Return `progress` as what a checkpoint can hold; its tensors on the CPU."""
     steps, trace = progress.steps, progress.trace
     drawn = vars(progress.picks)
@@ -75,10 +75,10 @@ def pack_progress(progress: RoundProgress) -> PackedProgress:
         "step_samples": [len(step.losses) for step in steps],
         "snapshots": len(trace.snapshots),
     }
-    return PackedProgress(values, arrays, tensors)
+    return PackedState(values, arrays, tensors)
 
 
-def unpack_progress(packed: PackedProgress, device: torch.device | str) -> RoundProgress:
+def unpack_progress(packed: PackedState, device: torch.device | str) -> RoundProgress:
     """Return what `pack_progress` was given, its tensors on `device`."""
     arrays, tensors = packed.arrays, packed.tensors
     drawn: dict[str, Any] = dict(packed.values["picks"])

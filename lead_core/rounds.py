@@ -15,56 +15,27 @@ import numpy as np
 
 from lead_core.chat import Encoded
 from lead_core.checkpoint import CheckpointStore
-from lead_core.gradients import RoundGradient, RoundGradientMeter, SketchPlan, plan_sketch
+from lead_core.gradients import RoundGradient, SketchPlan, plan_sketch
 from lead_core.ledger import CostLedger
-from lead_core.loop_state import LoopState, from_checkpoint, init_loop, to_checkpoint
-from lead_core.reward import raw_reward, rescale_reward, update_range
-from lead_core.round_progress import RoundProgress, begin_progress
-from lead_core.selectors import Picks, PoolView, Quota, SelectionSettings, Selector
-from lead_core.selectors.contract import IntArray, SelectionState, record_use
+from lead_core.loop_checkpoint import from_checkpoint, to_checkpoint
+from lead_core.loop_state import LoopState, init_loop
+from lead_core.pool import TextColumn
+from lead_core.round_progress import RoundProgress
+from lead_core.round_rule import Limits, ReadOff, RoundRule, UtilitySettings
+from lead_core.selectors import Picks, PoolView, SelectionSettings, Selector
+from lead_core.selectors.contract import with_utilities
 from lead_core.training import Trainer, check_finite, check_update
-from lead_core.utility import (
-    FloatArray,
-    LossChange,
-    PredictedChange,
-    drift_unvisited,
-    predict_change,
-    remember,
-    sample_loss_changes,
-    update_utility,
-)
+from lead_core.utility import FloatArray, PredictedChange
 
 Measure = Callable[[Sequence[Encoded]], FloatArray]
-
-
-@dataclass(frozen=True)
-class UtilitySettings:
-    """How IDU is computed: see `params.UtilityParams`."""
-
-    smoothing: float
-    loss_change: LossChange
-    charge_whole_round: bool
-    drift: bool
-    drift_prior_samples: float
-    sketch_size: int
-    snapshots: int
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When training stops: distinct samples, training samples in all, rounds (None: no limit)."""
-
-    distinct: int
-    visits: int | None
-    rounds: int | None
 
 
 @dataclass(frozen=True)
 class Pool:
     """The pool as training needs it: ids and sources [n], what selectors see, tokens on demand."""
 
-    ids: np.ndarray
-    sources: np.ndarray
+    ids: np.ndarray | TextColumn
+    sources: np.ndarray | TextColumn
     view: PoolView
     encoded: Callable[[np.ndarray], Sequence[Encoded]]
 
@@ -109,6 +80,18 @@ class RoundLoop:
     on_round: Callable[[RoundReport], None]
     stop_requested: Callable[[], bool]
 
+    @property
+    def rule(self) -> RoundRule:
+        """Return what decides the rounds."""
+        return RoundRule(
+            self.pool.view,
+            self.selector,
+            self.settings,
+            self.utility,
+            self.limits,
+            self.effective_batch,
+        )
+
     def run(self) -> LoopState:
         """Train until a limit is reached, from the newest checkpoint if there is one.
 
@@ -122,14 +105,14 @@ class RoundLoop:
         state = self._resume(rng)
         self.on_start()
         work_saved = state.work_done
-        while not is_over(state, self.limits) and not self.stop_requested():
+        while not self.rule.is_over(state) and not self.stop_requested():
             state = self._advance(state, plan, rng)
             if self._is_due(state, work_saved):
                 self.store.save(to_checkpoint(state, self.trainer, rng, self.ledger))
                 work_saved = state.work_done
         if state.work_done != work_saved:  # asked to stop, or done: no work is lost
             self.store.save(to_checkpoint(state, self.trainer, rng, self.ledger))
-        if not is_over(state, self.limits):
+        if not self.rule.is_over(state):
             raise Interrupted
         return state
 
@@ -153,7 +136,7 @@ class RoundLoop:
         if checkpoint is None:
             state = init_loop(self.pool.view)
         else:
-            state = from_checkpoint(checkpoint, self.trainer, rng, self.ledger)
+            state = from_checkpoint(checkpoint, self.pool.view, self.trainer, rng, self.ledger)
         self.ledger.add("replayed", *self.store.begin_attempt(state.work_done))
         samples: dict[int, list[dict[str, Any]]] = {}
         for row in self.store.read_log("selection.jsonl"):
@@ -166,17 +149,14 @@ class RoundLoop:
         """Pick the next round's samples and their order."""
         if self.selector.exact_utilities:
             state = self._with_exact_utilities(state)
-        quota = remaining_quota(state, self.limits)
-        picks = self.selector.pick(self.pool.view, state.selection, self.settings, quota, rng)
-        return replace(state, progress=begin_progress(picks, rng))
+        return self.rule.begin(state, rng)
 
     def _take_step(self, state: LoopState, progress: RoundProgress) -> RoundProgress:
         """Take the round's next optimizer step; a partial last batch is averaged over its samples."""
-        start = progress.samples_done
-        chosen = progress.picks.indices[start : start + self.effective_batch]
+        chosen = self.rule.next_batch(progress)
         samples = self.pool.encoded(chosen)
         tokens = sum(len(sample.input_ids) for sample in samples)
-        meter = self._meter(progress)
+        meter = self.rule.meter(progress, self.trainer.parameters)
         self.store.note_work(state.work_done + 1, "training", len(samples), tokens)
         with self.ledger.charged_to("training"):
             step = self.trainer.step(samples, meter)
@@ -187,103 +167,48 @@ class RoundLoop:
         self, state: LoopState, progress: RoundProgress, plan: SketchPlan
     ) -> LoopState:
         """Record the round whose last step was taken, tell of it, and return the state after it."""
-        gradient = self._meter(progress).close(plan)
+        gradient = self.rule.meter(progress, self.trainer.parameters).close(plan)
         check_update(gradient, state.round + 1)
-        state, report = self._read_off(state, progress, gradient)
+        state, read = self.rule.finish(state, progress, gradient)
+        report = self._report(state, progress, gradient, read)
         self.store.append("rounds.jsonl", [report.round])
         self.store.append("selection.jsonl", report.samples)
         self.on_round(report)
         return state
 
-    def _meter(self, progress: RoundProgress) -> RoundGradientMeter:
-        """Return the meter of the round under way, as far as it has come."""
-        n_steps = -(-len(progress.picks.indices) // self.effective_batch)
-        return RoundGradientMeter(
-            self.trainer.parameters, n_steps, self.utility.snapshots, progress.trace
-        )
-
-    def _read_off(
-        self, state: LoopState, progress: RoundProgress, gradient: RoundGradient
-    ) -> tuple[LoopState, RoundReport]:
-        """Return the state after a round whose steps are all taken, and the records of it."""
-        number = state.round + 1
-        picks, steps = progress.picks, progress.steps
-        rates = np.array([step.learning_rate for step in steps])
-        loss_seen = np.concatenate([step.losses for step in steps])
-        predicted = predict_change(state.memory, picks.arm, float(rates.sum()))
-        loss_change = sample_loss_changes(
-            self.utility.loss_change,
-            whole_round=self.utility.charge_whole_round,
-            predicted=predicted.loss_change,
-            displacement=gradient.displacement,
-            learning_rates=rates,
-            steps=self._step_of(picks),
-        )
-        before = state.selection.utility[picks.indices]
-        after = update_utility(before, loss_seen, loss_change, self.utility.smoothing)
-        raw = raw_reward(before, after)
-        reward = rescale_reward(state.selection.reward_range, raw)
-        selection = self._updated_selection(state.selection, picks, after, raw, reward)
+    def _report(
+        self, state: LoopState, progress: RoundProgress, gradient: RoundGradient, read: ReadOff
+    ) -> RoundReport:
+        """Return the records of the round that led to `state`."""
+        picks, steps, predicted = progress.picks, progress.steps, read.predicted
         record = {
-            "round": number,
+            "round": state.round,
             **_draw_record(picks),
             "n_selected": len(picks.indices),
             "steps": len(steps),
-            "eta": float(rates.sum()),
+            "eta": float(np.array([step.learning_rate for step in steps]).sum()),
             "grad_sq_norm": gradient.summary.sq_norm,
             "grad_sq_norm_arm": predicted.sq_norm_arm,
             "grad_sq_norm_prev": predicted.sq_norm_previous,
             "cos": predicted.cos,
             "beta": predicted.beta,
             "loss_change": whole_round_change(self.utility, predicted, gradient),
-            "reward_raw": raw,
-            "reward": reward,
+            "reward_raw": read.raw_reward,
+            "reward": read.reward,
             "tokens": sum(int(step.lengths.sum()) for step in steps),
-            "mean_loss": float(loss_seen.mean()),
-            "distinct": int(np.count_nonzero(selection.uses)),
-            "heldout_loss": self.monitor(number),
+            "mean_loss": float(read.loss_seen.mean()),
+            "distinct": state.selection.distinct,
+            "heldout_loss": self.monitor(state.round),
         }
-        figures = {
-            "utility_before": before,
-            "loss_seen": loss_seen,
-            "loss_change": loss_change,
-            "utility_after": after,
-            "uses": selection.uses[picks.indices],
+        figures: dict[str, np.ndarray] = {
+            "utility_before": read.before,
+            "loss_seen": read.loss_seen,
+            "loss_change": read.loss_change,
+            "utility_after": read.after,
+            "uses": state.selection.uses[picks.indices],
             "tokens": np.concatenate([step.lengths for step in steps]),
         }
-        memory = remember(state.memory, picks.arm, gradient.summary)
-        visits = state.visits + len(picks.indices)
-        after_round = LoopState(number, visits, state.work_done, selection, memory)
-        return after_round, RoundReport(record, self._sample_rows(number, picks, figures))
-
-    def _updated_selection(
-        self,
-        selection: SelectionState,
-        picks: Picks,
-        utility: FloatArray,
-        raw: float,
-        reward: float,
-    ) -> SelectionState:
-        """Return what selection carries on from a round: uses, utilities, the bandit paid.
-
-        utility [m]: the picks' new utilities. raw, reward: the arm's reward, and that rescaled.
-        """
-        updated = record_use(selection, picks.indices, utility)
-        if self.utility.drift:
-            drifted = drift_unvisited(
-                updated.utility,
-                updated.uses > 0,
-                self.pool.view.clusters,
-                picks.indices,
-                selection.utility[picks.indices] - utility,
-                self.utility.drift_prior_samples,
-            )
-            updated = replace(updated, utility=drifted)
-        return replace(
-            updated,
-            bandit=self.selector.learn(selection, picks, reward, self.settings),
-            reward_range=update_range(selection.reward_range, raw),
-        )
+        return RoundReport(record, self._sample_rows(state.round, picks, figures))
 
     def _sample_rows(
         self, number: int, picks: Picks, figures: Mapping[str, np.ndarray]
@@ -292,7 +217,7 @@ class RoundLoop:
 
         figures: columns [m] to set beside those that say what was picked, and when.
         """
-        step_of = self._step_of(picks)
+        step_of = self.rule.step_of(picks)
         columns = {
             "round": np.full(len(picks.indices), number),
             "step": self.trainer.steps_done - step_of.max() + step_of,
@@ -304,10 +229,6 @@ class RoundLoop:
         }
         names, rows = list(columns), zip(*(c.tolist() for c in columns.values()), strict=True)
         return [dict(zip(names, row, strict=True)) for row in rows]
-
-    def _step_of(self, picks: Picks) -> IntArray:
-        """Return for each pick which of the round's steps it is in, int [m], from 0."""
-        return np.arange(len(picks.indices)) // self.effective_batch
 
     def _with_exact_utilities(self, state: LoopState) -> LoopState:
         """Replace the utilities of all samples that may be picked by their true current loss."""
@@ -321,27 +242,7 @@ class RoundLoop:
         self.store.note_work(number, "selection", len(samples), tokens)
         with self.ledger.charged_to("selection"):
             utility[indices] = self.measure(samples)
-        selection = replace(selection, utility=utility)
-        return replace(state, work_done=number, selection=selection)
-
-
-def is_over(state: LoopState, limits: Limits) -> bool:
-    """Whether training ends here: a limit is reached, or nothing was eligible for the next round."""
-    if state.progress is None:
-        return remaining_quota(state, limits).visits <= 0
-    return not len(state.progress.picks.indices)
-
-
-def remaining_quota(state: LoopState, limits: Limits) -> Quota:
-    """Return what may still be trained on; no visit is left when a limit is reached (LEAD.md B.6).
-
-    Without a limit on visits training ends with the distinct budget. With one it goes on to it, and
-    once the distinct budget is spent only samples that were used before may come again.
-    """
-    distinct = limits.distinct - int(np.count_nonzero(state.selection.uses))
-    if limits.rounds is not None and state.round >= limits.rounds:
-        return Quota(0, distinct)
-    return Quota(distinct if limits.visits is None else limits.visits - state.visits, distinct)
+        return replace(state, work_done=number, selection=with_utilities(selection, utility))
 
 
 def whole_round_change(

@@ -19,6 +19,7 @@ from lead_core.chat import Encoded
 from lead_core.errors import LeadError
 from lead_core.gradients import RoundGradient, RoundGradientMeter
 from lead_core.model import ResponseLoss, group_by_tokens, make_batch, sample_means
+from lead_core.step_result import StepResult
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,6 @@ class OptimizerSettings:
     decay_steps: int
     weight_decay: float
     max_grad_norm: float | None
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one step saw, per sample: losses float64 [n] before the update, in nats/token; tokens."""
-
-    losses: np.ndarray
-    lengths: np.ndarray
-    learning_rate: float
 
 
 class Trainer:
@@ -158,7 +150,7 @@ def check_update(gradient: RoundGradient, round_number: int) -> None:
 
     Losses are read before an update, so the last one of a run shows only here.
     """
-    if not (np.isfinite(gradient.summary.sq_norm) and np.isfinite(gradient.displacement).all()):
+    if not gradient.is_finite:
         raise LeadError(
             f"round {round_number}: the adapter is no longer made of finite numbers; lower "
             "train.learning_rate, or give train.max_grad_norm a value"

@@ -13,6 +13,7 @@ from lead_core.params import Params
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*ROOT.glob("lead_core/**/*.py"), *ROOT.glob("flows/**/*.py")])
 ALGORITHM = ["bandit", "reward", "utility", "selectors"]
+STANDARD = ["__future__", "abc", "collections", "dataclasses", "functools", "itertools", "typing"]
 OWNERS = {
     "prefect": "flows/",
     "mlflow": "lead_core/tracking",
@@ -51,7 +52,7 @@ def test_each_tool_is_imported_only_by_its_owner(package):
 
 
 def test_the_algorithm_imports_numpy_and_nothing_heavier():
-    allowed = {"__future__", "abc", "collections", "dataclasses", "typing", "numpy", "lead_core"}
+    allowed = {*STANDARD, "numpy", "lead_core"}
     for path in SOURCES:
         if (
             name_of(path).removeprefix("lead_core/").partition("/")[0].removesuffix(".py")

@@ -7,14 +7,14 @@ import torch
 from lead_core.checkpoint import Checkpoint, CheckpointStore
 from lead_core.gradients import GradientTrace
 from lead_core.round_progress import (
-    PackedProgress,
+    PackedState,
     RoundProgress,
     begin_progress,
     pack_progress,
     unpack_progress,
 )
 from lead_core.selectors import Picks
-from lead_core.training import StepResult
+from lead_core.step_result import StepResult
 
 INDICES = np.array([7, 2, 9, 4, 1])
 BY_ARM = Picks(INDICES, 1, np.array([0.25, 0.75]), np.array([0.0, 1.5]), np.array([3, 8]))
@@ -34,7 +34,7 @@ def through_disk(progress: RoundProgress, folder) -> RoundProgress:
         Checkpoint(1, packed.values, packed.arrays | others[0], packed.tensors | others[1])
     )
     saved = CheckpointStore(folder).load_latest()
-    return unpack_progress(PackedProgress(saved.values, saved.arrays, saved.tensors), "cpu")
+    return unpack_progress(PackedState(saved.values, saved.arrays, saved.tensors), "cpu")
 
 
 def assert_same(value, expected) -> None:

@@ -16,7 +16,8 @@ from lead_core.checkpoint import CheckpointStore
 from lead_core.errors import LeadError
 from lead_core.ledger import CostLedger, count_forwards
 from lead_core.model import ResolvedRuntime, ResponseLoss, add_adapter, decoder_of
-from lead_core.rounds import Interrupted, Limits, Pool, RoundLoop, UtilitySettings
+from lead_core.round_rule import Limits, UtilitySettings
+from lead_core.rounds import Interrupted, Pool, RoundLoop
 from lead_core.scoring import response_losses
 from lead_core.selectors import SELECTORS, PoolView, SelectionSettings, get_selector
 from lead_core.training import OptimizerSettings, Trainer

@@ -1,4 +1,4 @@
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,10 @@ from lead_core.selectors import (
 from lead_core.selectors.contract import (
     init_selection,
     largest_remainder,
-    least_used,
     record_use,
     top_by,
 )
+from lead_core.selectors.eligible import eligible_samples, least_used, top_eligible
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = SelectionSettings(
@@ -49,16 +49,15 @@ def play(selector, pool, quota, rounds=100, seed=0, settings=SETTINGS):
     rng = np.random.default_rng(seed)
     state, history, visits = init_selection(pool), [], 0
     for _ in range(rounds):
-        distinct = quota.distinct - int(np.count_nonzero(state.uses))
-        left = Quota(quota.visits - visits, distinct)
+        left = Quota(quota.visits - visits, quota.distinct - state.distinct)
         if left.visits <= 0:
             break
         picks = selector.pick(pool, state, settings, left, rng)
         if not len(picks.indices):
             break
-        history.append((picks, state))
+        history.append((picks, replace(state, uses=state.uses.copy())))
         visits += len(picks.indices)
-        state = record_use(state, picks.indices, state.utility[picks.indices] * 0.9)
+        state = record_use(pool, state, picks.indices, state.utility[picks.indices] * 0.9)
     return state, history
 
 
@@ -158,7 +157,9 @@ def test_a_selector_of_ones_own_says_how_to_pick_and_has_no_bandit_by_default():
     @dataclass(frozen=True)
     class First(Selector):
         def pick(self, pool, state, settings, quota, rng):
-            return Picks(np.flatnonzero(least_used(state, np.isfinite(pool.loss)))[: quota.visits])
+            every = eligible_samples(quota, settings.max_uses, set_aside=True)
+            least = least_used(pool, state, every)
+            return Picks(top_eligible(pool, state, least, -np.arange(6.0), quota.visits))
 
     pool, first = make_pool(n=6), First("first")
     state, history = play(first, pool, Quota(8, 6))
@@ -229,7 +230,7 @@ def test_without_bandit_arms_are_drawn_uniformly_whatever_the_weights():
     pool = make_pool()
     state = init_selection(pool)
     heavy = BanditState(np.array([50.0, 0.0, 0.0]))
-    state = type(state)(state.utility, state.uses, heavy, state.reward_range)
+    state = replace(state, bandit=heavy)
     picks = get_selector("lead-no-bandit").pick(
         pool, state, SETTINGS, Quota(9, 9), np.random.default_rng(0)
     )

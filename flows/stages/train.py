@@ -38,9 +38,11 @@ from lead_core.model import (
 )
 from lead_core.params import Params, effective_params
 from lead_core.pool import open_heldout, open_pool
-from lead_core.rounds import Interrupted, Limits, Pool, RoundLoop, RoundReport, UtilitySettings
+from lead_core.pool_view import CLUSTER_COLUMNS, SCORE_COLUMNS, view_of
+from lead_core.round_rule import Limits, UtilitySettings
+from lead_core.rounds import Interrupted, Pool, RoundLoop, RoundReport
 from lead_core.scoring import response_losses
-from lead_core.selectors import PoolView, SelectionSettings, get_selector
+from lead_core.selectors import SelectionSettings, get_selector
 from lead_core.storage import append_jsonl, sha256_file, sha256_json
 from lead_core.tracking import open_run, resolve_settings
 from lead_core.tracking_run import TrackedRun
@@ -79,8 +81,8 @@ def read_inputs(params: Params, layout: Layout) -> TrainInputs:
     """Read pool, scores and clusters; LeadError when one was made from another of the others."""
     model = resolve_model(params.model.name, params.model.revision)
     pool_manifest = read_manifest(layout.pool, "prepare")
-    scores, scores_manifest = read_scores(layout.scores)
-    clusters, clusters_manifest = read_clusters(layout.clusters)
+    scores, scores_manifest = read_scores(layout.scores, SCORE_COLUMNS)
+    clusters, clusters_manifest = read_clusters(layout.clusters, CLUSTER_COLUMNS)
     pool_hash, scores_hash = pool_manifest["pool_sha256"], scores_manifest["scores_sha256"]
     check_chain("the pool", pool_manifest["model_sha256"], model.sha256, "prepare")
     check_chain("the scores", scores_manifest["model_sha256"], model.sha256, "score")
@@ -88,14 +90,9 @@ def read_inputs(params: Params, layout: Layout) -> TrainInputs:
     check_chain("the clusters", clusters_manifest["scores_sha256"], scores_hash, "cluster")
     records = open_pool(layout.pool, verify=True)
     pool = Pool(
-        ids=scores["id"].to_numpy(),
-        sources=np.asarray(records.sources),
-        view=PoolView(
-            difficulty=clusters["difficulty"].to_numpy(np.int32),
-            task=clusters["task"].to_numpy(np.int32),
-            loss=scores["loss"].to_numpy(np.float64),
-            ifd=scores["ifd"].to_numpy(np.float64),
-        ),
+        ids=records.texts("id"),
+        sources=records.texts("source"),
+        view=view_of(scores, clusters),
         encoded=records.encoded,
     )
     hashes = {
@@ -440,7 +437,7 @@ def _write(
         "budget": loop.limits.distinct,
         "pool_size": len(inputs.pool.ids),
         "visits": last.visits,
-        "distinct": int(np.count_nonzero(last.selection.uses)),
+        "distinct": last.selection.distinct,
         "rounds": last.round,
         "steps": loop.trainer.steps_done,
         "tokens": loop.ledger.tokens["training"],

@@ -20,10 +20,11 @@ from lead_core.selectors.contract import (
     SelectionState,
     Selector,
     cap,
-    eligible_samples,
     largest_remainder,
     top_by,
+    top_of_groups,
 )
+from lead_core.selectors.eligible import Eligible, contenders, eligible_counts, eligible_samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +49,18 @@ class CoarseToFine(Selector):
         rng: np.random.Generator,
     ) -> Picks:
         """Draw an arm among those with an eligible sample, then its samples."""
-        eligible = eligible_samples(state, pool.difficulty >= 0, quota, settings.max_uses)
-        counts = np.bincount(pool.difficulty[eligible], minlength=pool.n_arms)
+        eligible = eligible_samples(quota, settings.max_uses)
+        by_task = eligible_counts(pool, state, eligible)
+        counts = _sum_per_arm(pool, by_task)
         if not counts.any() or quota.visits <= 0:
             return Picks(np.empty(0, dtype=np.int64), eligible=counts)
         exploration = settings.exploration if self.learns else 1.0
         probabilities = arm_probabilities(state.bandit, counts > 0, exploration)
         arm = draw_arm(probabilities, rng)
-        inside = eligible & (pool.difficulty == arm)
         wanted = max(settings.min_round, _share(settings.round_fraction, counts[arm]))
-        n = cap(wanted, inside, state, quota)
-        indices = self._finest(pool, state, np.flatnonzero(inside), n)
+        n = cap(wanted, int(counts[arm]), quota)
+        inside = np.flatnonzero((pool.index.labels[:, 0] == arm) & (by_task > 0))
+        indices = self._finest(pool, state, eligible, inside, by_task[inside], n)
         return Picks(indices, arm, probabilities, state.bandit.log_weights, counts)
 
     def learn(
@@ -76,18 +78,33 @@ class CoarseToFine(Selector):
             settings.step_size,
         )
 
-    def _finest(self, pool: PoolView, state: SelectionState, inside: IntArray, n: int) -> IntArray:
-        """Return the `n` samples of highest utility, split over task clusters if asked."""
+    def _finest(
+        self,
+        pool: PoolView,
+        state: SelectionState,
+        eligible: Eligible,
+        clusters: IntArray,
+        counts: IntArray,
+        n: int,
+    ) -> IntArray:
+        """Return the `n` samples of highest utility, split over task clusters if asked.
+
+        clusters [J]: the arm's task clusters; counts [J]: how many of their samples are eligible.
+        """
         if not self.by_task:
-            return top_by(state.utility[inside], inside, n)
-        tasks, groups = np.unique(pool.task[inside], return_inverse=True)
-        shares = largest_remainder(np.bincount(groups, minlength=len(tasks)), n)
-        chosen = [
-            top_by(state.utility[members], members, int(share))
-            for task, share in enumerate(shares)
-            for members in [inside[groups == task]]
-        ]
-        return np.concatenate(chosen)
+            indices, _ = contenders(pool, state, eligible, clusters, np.minimum(counts, n))
+            return top_by(state.utility[indices], indices, n)
+        shares = largest_remainder(counts, n)
+        indices, groups = contenders(pool, state, eligible, clusters, shares)
+        return top_of_groups(state.utility[indices], indices, groups, shares)
+
+
+def _sum_per_arm(pool: PoolView, counts: IntArray) -> IntArray:
+    """Return the sums of `counts` [C] over the task clusters of each arm, int64 [K]."""
+    arms = pool.index.labels[:, 0]
+    sums = np.zeros(pool.n_arms, dtype=np.int64)
+    np.add.at(sums, arms[arms >= 0], counts[arms >= 0])
+    return sums
 
 
 def _share(fraction: float, count: int) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lead_core.bandit import BanditState, init_bandit
 from lead_core.reward import RewardRange
+from lead_core.selectors.cluster_index import ClusterIndex, index_clusters
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -30,10 +32,15 @@ class PoolView:
     loss: FloatArray
     ifd: FloatArray
 
-    @property
+    @cached_property
     def n_arms(self) -> int:
         """Return K, the number of difficulty clusters."""
         return int(self.difficulty.max(initial=-1)) + 1
+
+    @cached_property
+    def index(self) -> ClusterIndex:
+        """Return the records of each task cluster; made once, by a sort of the pool."""
+        return index_clusters(self.difficulty, self.task, self.loss)
 
     @property
     def clusters(self) -> NDArray[np.int32]:
@@ -54,15 +61,25 @@ class SelectionSettings:
 
 @dataclass(frozen=True)
 class SelectionState:
-    """All that selection carries from round to round, and all that a checkpoint must keep of it.
+    """All that selection carries from round to round.
 
-    utility float64 [n]; uses int16 [n], how often each sample was trained on.
+    utility float64 [n]; uses int16 [n], how often each sample was trained on: both are handed on from
+    state to state, see `record_use`. use_counts int64 [C, U]: how many samples of each task cluster of
+    the pool's index were trained on 0, 1, .. U - 1 times. unused_as_scored: whether every unused
+    sample's utility is still its offline loss. The last two follow from the others and the pool.
     """
 
     utility: FloatArray
     uses: NDArray[np.int16]
     bandit: BanditState
     reward_range: RewardRange
+    use_counts: IntArray
+    unused_as_scored: bool = True
+
+    @property
+    def distinct(self) -> int:
+        """Return how many samples were trained on."""
+        return int(self.use_counts[:, 1:].sum())
 
 
 @dataclass(frozen=True)
@@ -129,53 +146,91 @@ class Selector(ABC):
 def init_selection(pool: PoolView) -> SelectionState:
     """Return the state before the first round: offline losses as utilities, nothing used."""
     return SelectionState(
-        utility=pool.loss.astype(np.float64).copy(),
+        utility=pool.loss.astype(np.float64),  # a copy
         uses=np.zeros(len(pool.loss), dtype=np.int16),
         bandit=init_bandit(pool.n_arms),
         reward_range=RewardRange(),
+        use_counts=pool.index.sizes[:, None],
     )
 
 
-def record_use(state: SelectionState, indices: IntArray, utility: FloatArray) -> SelectionState:
-    """Return the state after training on `indices` (each once), with their new utilities."""
-    utilities, uses = state.utility.copy(), state.uses.copy()
-    utilities[indices] = utility
-    uses[indices] += 1
-    return replace(state, utility=utilities, uses=uses)
+def restore_selection(
+    pool: PoolView,
+    utility: FloatArray,
+    uses: NDArray[np.int16],
+    bandit: BanditState,
+    reward_range: RewardRange,
+) -> SelectionState:
+    """Return the state that these parts, kept by a checkpoint, belonged to."""
+    index = pool.index
+    clusters, ordered = np.repeat(np.arange(len(index.sizes)), index.sizes), uses[index.order]
+    levels = int(ordered.max(initial=0)) + 1
+    counts = np.bincount(clusters * levels + ordered, minlength=len(index.sizes) * levels)
+    unused = index.order[ordered == 0]
+    as_scored = np.array_equal(utility[unused], pool.loss[unused])
+    return SelectionState(
+        utility, uses, bandit, reward_range, counts.reshape(-1, levels), bool(as_scored)
+    )
 
 
-def eligible_samples(
-    state: SelectionState, candidates: BoolArray, quota: Quota, max_uses: int
-) -> BoolArray:
-    """Return which of `candidates` may be trained on now, bool [n].
+def record_use(
+    pool: PoolView, state: SelectionState, indices: IntArray, utility: FloatArray
+) -> SelectionState:
+    """Return the state after training on `indices` (each once), with their new utilities.
 
-    A sample may be used `max_uses` times; once the distinct budget is spent, only samples that were
-    used before may come again.
+    The arrays [n] of `state` are written in place and belong to the state returned: `state` must not
+    be used again. To copy them would cost more than all the rest of a round on a large pool.
     """
-    open_uses = candidates & (state.uses < max_uses)
-    return open_uses & (state.uses > 0) if quota.distinct <= 0 else open_uses
+    if not np.isfinite(pool.loss[indices]).all():
+        raise ValueError("a sample without a finite offline loss cannot be trained on")
+    clusters = pool.index.cluster_of(pool.difficulty[indices], pool.task[indices])
+    before = state.uses[indices]
+    levels = max(state.use_counts.shape[1], int(before.max(initial=0)) + 2)
+    counts = np.zeros((len(state.use_counts), levels), dtype=np.int64)
+    counts[:, : state.use_counts.shape[1]] = state.use_counts
+    np.subtract.at(counts, (clusters, before), 1)
+    np.add.at(counts, (clusters, before + 1), 1)
+    state.utility[indices] = utility
+    state.uses[indices] = before + 1
+    return replace(state, use_counts=counts)
 
 
-def least_used(state: SelectionState, eligible: BoolArray) -> BoolArray:
-    """Return which of `eligible` were trained on least often, bool [n]: used ones wait for unused."""
-    least: BoolArray = state.uses == state.uses[eligible].min(initial=np.iinfo(np.int16).max)
-    return eligible & least
+def with_utilities(state: SelectionState, utility: FloatArray) -> SelectionState:
+    """Return `state` with other utilities for all samples [n], unused ones included."""
+    return replace(state, utility=utility, unused_as_scored=False)
 
 
-def cap(n: int, eligible: BoolArray, state: SelectionState, quota: Quota) -> int:
-    """Return `n` lowered to what the quota and the eligible samples allow.
+def cap(n: int, eligible: int, quota: Quota) -> int:
+    """Return `n` lowered to what the quota and the number of eligible samples allow.
 
     With distinct budget left, a round never holds more samples than that budget: then it cannot
     overrun, however many of them are new.
     """
-    n = min(n, int(eligible.sum()), quota.visits)
+    n = min(n, eligible, quota.visits)
     return n if quota.distinct <= 0 else min(n, quota.distinct)
 
 
 def top_by(values: FloatArray, indices: IntArray, n: int) -> IntArray:
     """Return the `n` of `indices` with the highest `values` [len(indices)]; ties by position (id)."""
+    if 0 < n < len(values):
+        # Only what is not below the n-th highest is sorted; ties with it are all still there.
+        keep = np.flatnonzero(values >= -np.partition(-values, n - 1)[n - 1])
+        values, indices = values[keep], indices[keep]
     order = np.lexsort((indices, -values))
     return indices[order[:n]]
+
+
+def top_of_groups(
+    values: FloatArray, indices: IntArray, groups: IntArray, shares: IntArray
+) -> IntArray:
+    """Return the `shares` [J] of `indices` with the highest `values` of each of `groups` 0 .. J - 1.
+
+    values, indices, groups [m]. Group after group; inside by value, ties by position.
+    """
+    order = np.lexsort((indices, -values, groups))
+    ordered = groups[order]
+    ranks = np.arange(len(order)) - np.searchsorted(ordered, np.arange(len(shares)))[ordered]
+    return indices[order[ranks < shares[ordered]]]
 
 
 def largest_remainder(counts: IntArray, n: int) -> IntArray:

@@ -16,9 +16,12 @@ from lead_core.selectors.contract import (
     SelectionState,
     Selector,
     cap,
+)
+from lead_core.selectors.eligible import (
+    eligible_counts,
     eligible_samples,
     least_used,
-    top_by,
+    top_eligible,
 )
 
 
@@ -42,9 +45,8 @@ class Ranking(Selector):
         rng: np.random.Generator,
     ) -> Picks:
         """Return the next batch of the ranking."""
-        eligible = eligible_samples(state, pool.difficulty >= 0, quota, settings.max_uses)
+        eligible = eligible_samples(quota, settings.max_uses)
         if self.once:
-            eligible = least_used(state, eligible)
-        indices = np.flatnonzero(eligible)
-        values = self.values(pool, state)[indices]
-        return Picks(top_by(values, indices, cap(settings.min_round, eligible, state, quota)))
+            eligible = least_used(pool, state, eligible)
+        n = cap(settings.min_round, int(eligible_counts(pool, state, eligible).sum()), quota)
+        return Picks(top_eligible(pool, state, eligible, self.values(pool, state), n))

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from lead_core.selectors.contract import IntArray, PoolView
+from lead_core.selectors.contract import IntArray, PoolView, SelectionState
+from lead_core.selectors.eligible import Eligible, eligible_counts, eligible_members
 from lead_core.selectors.uniform_draw import UniformDraw
 
 
 def _draw_from_every_cluster(
-    pool: PoolView, indices: IntArray, n: int, rng: np.random.Generator
+    pool: PoolView, state: SelectionState, eligible: Eligible, n: int, rng: np.random.Generator
 ) -> IntArray:
-    """Draw `n` of `indices`, split over their clusters."""
-    names, groups = np.unique(pool.clusters[indices], axis=0, return_inverse=True)
-    groups = groups.reshape(-1)
-    shares = _proportional_shares(np.bincount(groups, minlength=len(names)), n, rng)
+    """Draw `n` of the `eligible`, split over their clusters."""
+    shares = _proportional_shares(eligible_counts(pool, state, eligible), n, rng)
     chosen = [
-        rng.choice(indices[groups == cell], int(share), replace=False)
-        for cell, share in enumerate(shares)
-        if share
+        rng.choice(
+            eligible_members(pool, state, eligible, cluster), int(shares[cluster]), replace=False
+        )
+        for cluster in np.flatnonzero(shares).tolist()
     ]
-    return np.concatenate(chosen) if chosen else indices[:0]
+    return np.concatenate(chosen) if chosen else np.empty(0, dtype=np.int64)
 
 
 def _proportional_shares(counts: IntArray, n: int, rng: np.random.Generator) -> IntArray:

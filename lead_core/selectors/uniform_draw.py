@@ -16,26 +16,38 @@ from lead_core.selectors.contract import (
     SelectionState,
     Selector,
     cap,
+)
+from lead_core.selectors.eligible import (
+    Eligible,
+    eligible_counts,
     eligible_samples,
     least_used,
+    nth_eligible,
 )
 
+Draw = Callable[[PoolView, SelectionState, Eligible, int, np.random.Generator], IntArray]
 
-def draw_evenly(pool: PoolView, indices: IntArray, n: int, rng: np.random.Generator) -> IntArray:
-    """Draw `n` of `indices`, each with the same probability."""
-    return rng.choice(indices, n, replace=False) if n else indices[:0]
+
+def draw_evenly(
+    pool: PoolView, state: SelectionState, eligible: Eligible, n: int, rng: np.random.Generator
+) -> IntArray:
+    """Draw `n` of the `eligible`, each with the same probability."""
+    if not n:
+        return np.empty(0, dtype=np.int64)
+    total = int(eligible_counts(pool, state, eligible).sum())
+    return nth_eligible(pool, state, eligible, rng.choice(total, n, replace=False))
 
 
 @dataclass(frozen=True, kw_only=True)
 class UniformDraw(Selector):
     """One effective batch per round, drawn without replacement, unused samples before used ones.
 
-    below_one: only records with IFD < 1. draw: how n of the open positions [m] are drawn. The rest: see
+    below_one: only records with IFD < 1. draw: how n of those that may come are drawn. The rest: see
     `Selector`.
     """
 
     below_one: bool = False
-    draw: Callable[[PoolView, IntArray, int, np.random.Generator], IntArray] = draw_evenly
+    draw: Draw = draw_evenly
     reads_scores: bool = False
 
     def pick(
@@ -47,8 +59,7 @@ class UniformDraw(Selector):
         rng: np.random.Generator,
     ) -> Picks:
         """Draw the next batch; used samples come again only when no unused one may."""
-        candidates = np.isfinite(pool.loss) & ((pool.difficulty >= 0) | (not self.below_one))
-        eligible = eligible_samples(state, candidates, quota, settings.max_uses)
-        least = least_used(state, eligible)
-        n = cap(settings.min_round, least, state, quota)
-        return Picks(self.draw(pool, np.flatnonzero(least), n, rng))
+        eligible = eligible_samples(quota, settings.max_uses, set_aside=not self.below_one)
+        least = least_used(pool, state, eligible)
+        n = cap(settings.min_round, int(eligible_counts(pool, state, least).sum()), quota)
+        return Picks(self.draw(pool, state, least, n, rng))

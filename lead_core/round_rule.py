@@ -1,0 +1,170 @@
+"""What LEAD decides in a round, whatever does the training: the samples, and what they taught.
+
+LEAD.md B. Shared by the pipeline's loop (`rounds`) and by `LeadSampler`, for loops of other people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from lead_core.gradients import RoundGradient, RoundGradientMeter
+from lead_core.loop_state import LoopState
+from lead_core.reward import raw_reward, rescale_reward, update_range
+from lead_core.round_progress import RoundProgress, begin_progress
+from lead_core.selectors import Picks, PoolView, Quota, SelectionSettings, Selector
+from lead_core.selectors.contract import IntArray, SelectionState, record_use, with_utilities
+from lead_core.utility import (
+    FloatArray,
+    LossChange,
+    PredictedChange,
+    drift_unvisited,
+    predict_change,
+    remember,
+    sample_loss_changes,
+    update_utility,
+)
+
+
+@dataclass(frozen=True)
+class UtilitySettings:
+    """How IDU is computed: see `params.UtilityParams`."""
+
+    smoothing: float
+    loss_change: LossChange
+    charge_whole_round: bool
+    drift: bool
+    drift_prior_samples: float
+    sketch_size: int
+    snapshots: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When training stops: distinct samples, training samples in all, rounds (None: no limit)."""
+
+    distinct: int
+    visits: int | None
+    rounds: int | None
+
+
+@dataclass(frozen=True)
+class ReadOff:
+    """What a finished round told of its m samples, in the order of training, and of its arm.
+
+    before, loss_seen, loss_change, after: float64 [m] in nats/token; predicted: by the published
+    formula; raw_reward, reward: as the arm paid it, and rescaled.
+    """
+
+    before: FloatArray
+    loss_seen: FloatArray
+    loss_change: FloatArray
+    after: FloatArray
+    predicted: PredictedChange
+    raw_reward: float
+    reward: float
+
+
+@dataclass(frozen=True)
+class RoundRule:
+    """How rounds are chosen on one pool, what is learned from them, and when they end."""
+
+    view: PoolView
+    selector: Selector
+    settings: SelectionSettings
+    utility: UtilitySettings
+    limits: Limits
+    effective_batch: int
+
+    def is_over(self, state: LoopState) -> bool:
+        """Whether training ends here: at a limit, or as nothing was eligible for the next round."""
+        if state.progress is None:
+            return remaining_quota(state, self.limits).visits <= 0
+        return not len(state.progress.picks.indices)
+
+    def begin(self, state: LoopState, rng: np.random.Generator) -> LoopState:
+        """Return `state` with the next round picked and put in order, before its first step."""
+        quota = remaining_quota(state, self.limits)
+        picks = self.selector.pick(self.view, state.selection, self.settings, quota, rng)
+        return replace(state, progress=begin_progress(picks, rng))
+
+    def next_batch(self, progress: RoundProgress) -> IntArray:
+        """Return the positions of the next optimizer step; the last step of a round may have fewer."""
+        start = progress.samples_done
+        return progress.picks.indices[start : start + self.effective_batch]
+
+    def meter(
+        self, progress: RoundProgress, parameters: Sequence[torch.nn.Parameter]
+    ) -> RoundGradientMeter:
+        """Return the meter of the round under way, as far as it has come."""
+        n_steps = -(-len(progress.picks.indices) // self.effective_batch)
+        return RoundGradientMeter(parameters, n_steps, self.utility.snapshots, progress.trace)
+
+    def step_of(self, picks: Picks) -> IntArray:
+        """Return for each pick which of the round's steps it is in, int [m], from 0."""
+        return np.arange(len(picks.indices)) // self.effective_batch
+
+    def finish(
+        self, state: LoopState, progress: RoundProgress, gradient: RoundGradient
+    ) -> tuple[LoopState, ReadOff]:
+        """Return the state after a round whose steps are all taken, and what was read off them.
+
+        The arrays of `state.selection` go over into the new one, see `record_use`.
+        """
+        picks, steps = progress.picks, progress.steps
+        rates = np.array([step.learning_rate for step in steps])
+        loss_seen = np.concatenate([step.losses for step in steps])
+        predicted = predict_change(state.memory, picks.arm, float(rates.sum()))
+        loss_change = sample_loss_changes(
+            self.utility.loss_change,
+            whole_round=self.utility.charge_whole_round,
+            predicted=predicted.loss_change,
+            displacement=gradient.displacement,
+            learning_rates=rates,
+            steps=self.step_of(picks),
+        )
+        before = state.selection.utility[picks.indices]
+        after = update_utility(before, loss_seen, loss_change, self.utility.smoothing)
+        raw = raw_reward(before, after)
+        reward = rescale_reward(state.selection.reward_range, raw)
+        read = ReadOff(before, loss_seen, loss_change, after, predicted, raw, reward)
+        after_round = LoopState(
+            round=state.round + 1,
+            visits=state.visits + len(picks.indices),
+            work_done=state.work_done,
+            selection=self._learned(state.selection, picks, read),
+            memory=remember(state.memory, picks.arm, gradient.summary),
+        )
+        return after_round, read
+
+    def _learned(self, selection: SelectionState, picks: Picks, read: ReadOff) -> SelectionState:
+        """Return what selection carries on from a round: uses, utilities, the bandit paid."""
+        bandit = self.selector.learn(selection, picks, read.reward, self.settings)
+        updated = record_use(self.view, selection, picks.indices, read.after)
+        if self.utility.drift:
+            drifted = drift_unvisited(
+                updated.utility,
+                updated.uses > 0,
+                self.view.clusters,
+                picks.indices,
+                read.before - read.after,
+                self.utility.drift_prior_samples,
+            )
+            updated = with_utilities(updated, drifted)
+        earlier = selection.reward_range
+        return replace(updated, bandit=bandit, reward_range=update_range(earlier, read.raw_reward))
+
+
+def remaining_quota(state: LoopState, limits: Limits) -> Quota:
+    """Return what may still be trained on; no visit is left when a limit is reached (LEAD.md B.6).
+
+    Without a limit on visits training ends with the distinct budget. With one it goes on to it, and
+    once the distinct budget is spent only samples that were used before may come again.
+    """
+    distinct = limits.distinct - state.selection.distinct
+    if limits.rounds is not None and state.round >= limits.rounds:
+        return Quota(0, distinct)
+    return Quota(distinct if limits.visits is None else limits.visits - state.visits, distinct)

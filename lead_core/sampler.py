@@ -1,0 +1,212 @@
+"""LEAD in a training loop of one's own: `LeadSampler` says what to train on and is told what it cost.
+
+The same decisions as in the pipeline's own loop (`rounds`), by the same functions (`round_rule`). It
+needs numpy and torch alone, and leaves model, data and optimizer to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from lead_core.errors import LeadError
+from lead_core.gradients import SketchPlan, plan_sketch
+from lead_core.loop_state import LoopState, init_loop, pack_loop, unpack_loop
+from lead_core.round_progress import PackedState, RoundProgress
+from lead_core.round_rule import Limits, RoundRule, UtilitySettings
+from lead_core.selectors import PoolView, SelectionSettings, get_selector
+from lead_core.step_result import StepResult
+from lead_core.utility import LossChange
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeadSettings:
+    """What LEAD goes by: the keys of params.yaml (docs/parameters.md), with that file's values.
+
+    effective_batch: samples per optimizer step. budget_samples: distinct samples in all.
+    """
+
+    effective_batch: int
+    budget_samples: int
+    visits_per_budget: float | None = 1.0
+    max_rounds: int | None = None
+    seed: int = 0
+    selector: str = "lead"
+    round_fraction: float = 0.015
+    min_round_samples: int | None = None
+    max_uses: int = 4
+    exploration: float = 0.1
+    step_size: float = 1.0
+    smoothing: float = 0.1
+    loss_change: LossChange = "displacement"
+    round_loss_change: Literal["remaining", "whole"] = "remaining"
+    drift: Literal["none", "cluster"] = "none"
+    drift_prior_samples: float = 8
+    sketch_size: int = 16384
+    displacement_snapshots: int = 16
+
+
+class LeadSampler:
+    """An iterable of the samples of each optimizer step, as positions in the pool: list of int.
+
+    After each of them the caller runs forward and backward, calls `observe`, and steps its optimizer;
+    then comes the next. It ends with the budget. As `batch_sampler` of a DataLoader it works as long as
+    nothing is fetched ahead: the next round depends on what this one taught.
+    """
+
+    def __init__(
+        self, view: PoolView, parameters: Iterable[torch.nn.Parameter], settings: LeadSettings
+    ):
+        self._rule = _rule(view, settings)
+        self._parameters = [p for p in parameters if p.requires_grad]
+        if not self._parameters:
+            raise LeadError("LeadSampler: none of the parameters is trained (requires_grad)")
+        self._seed = settings.seed
+        self._rng = np.random.default_rng([settings.seed, 1])
+        self._state = init_loop(view)
+        self._awaited: int | None = None
+
+    @property
+    def state(self) -> LoopState:
+        """Return where training stands, to look at: its arrays go on changing."""
+        return self._state
+
+    def __iter__(self) -> Iterator[list[int]]:
+        while not self._rule.is_over(self._current()):
+            progress = self._state.progress
+            if progress is None:
+                self._state = self._rule.begin(self._state, self._rng)
+                continue
+            batch = self._rule.next_batch(progress)
+            self._awaited = len(batch)
+            yield batch.tolist()
+            if self._awaited is not None:
+                raise LeadError(
+                    "LeadSampler: the next samples were asked for before observe() was told the "
+                    "losses of the last; fetch no batch ahead, and observe every one"
+                )
+
+    def observe(self, losses: torch.Tensor, learning_rate: float) -> None:
+        """Take in the losses of the samples last given, and the gradients of the parameters.
+
+        losses [m]: mean loss of each sample's response tokens in nats, before the update, in the order
+        given. To be called after backward, before clipping and before the optimizer's step.
+        """
+        progress = self._state.progress
+        if progress is None or self._awaited is None:
+            raise LeadError("LeadSampler: observe() once for each list of samples, not before")
+        values = losses.detach().double().cpu().numpy()
+        if values.shape != (self._awaited,):
+            raise LeadError(
+                f"LeadSampler: observe() got losses of shape {list(values.shape)}, expected "
+                f"[{self._awaited}]: one per sample, the mean over its response tokens"
+            )
+        if not np.isfinite(values).all():
+            raise LeadError("LeadSampler: a loss is not a finite number; lower the learning rate")
+        meter = self._rule.meter(progress, self._parameters)
+        meter.before_update()
+        tokens = np.zeros(len(values), dtype=np.int64)  # nothing that is decided depends on them
+        step = StepResult(values, tokens, learning_rate)
+        progress = replace(progress, steps=(*progress.steps, step), trace=meter.trace)
+        self._state = replace(self._state, work_done=self._state.work_done + 1, progress=progress)
+        self._awaited = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of all that selection has to go on from, for `torch.save`.
+
+        To be called between two steps, with the model and the optimizer as they are then.
+        """
+        packed = pack_loop(self._current(), self._rng)
+        arrays = {name: torch.tensor(array) for name, array in packed.arrays.items()}
+        tensors = {name: tensor.clone() for name, tensor in packed.tensors.items()}
+        return {"values": packed.values, "arrays": arrays, "tensors": tensors}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned, on the same pool with the same settings."""
+        arrays = {name: tensor.numpy().copy() for name, tensor in saved["arrays"].items()}
+        got, expected = len(arrays["utility"]), len(self._rule.view.loss)
+        if got != expected:
+            raise LeadError(
+                f"LeadSampler: the saved state is of a pool of {got} samples, this one has {expected}"
+            )
+        packed = PackedState(saved["values"], arrays, saved["tensors"])
+        device = self._parameters[0].device
+        self._state = unpack_loop(packed, self._rule.view, self._rng, device)
+        self._awaited = None
+
+    @cached_property
+    def _plan(self) -> SketchPlan:
+        """Return the sketch of gradients; made late, when the model is where it trains."""
+        n_trainable = sum(p.numel() for p in self._parameters)
+        device, size = self._parameters[0].device, self._rule.utility.sketch_size
+        return plan_sketch(n_trainable, size, seed=self._seed, device=device)
+
+    def _current(self) -> LoopState:
+        """Return the state, a round whose last step is taken being finished first."""
+        progress = self._state.progress
+        if progress is not None and len(progress.picks.indices) and progress.complete:
+            self._state = self._finished(progress)
+        return self._state
+
+    def _finished(self, progress: RoundProgress) -> LoopState:
+        gradient = self._rule.meter(progress, self._parameters).close(self._plan)
+        if not gradient.is_finite:
+            raise LeadError(
+                f"LeadSampler: after round {self._state.round + 1} the parameters are no longer made "
+                "of finite numbers; lower the learning rate, or clip the gradients"
+            )
+        return self._rule.finish(self._state, progress, gradient)[0]
+
+
+def _rule(view: PoolView, settings: LeadSettings) -> RoundRule:
+    """Return what `settings` mean on this pool; a selector's fixed values stand above them."""
+    selector = get_selector(settings.selector)
+    if selector.exact_utilities:
+        raise LeadError(
+            f"LeadSampler: {selector.name} forwards the pool before every round, which only the "
+            "pipeline does (`lead run`); choose another selector"
+        )
+    fixed = {key.rpartition(".")[2]: value for key, value in selector.fixes.items()}
+    settings = replace(settings, **fixed)  # type: ignore[arg-type]
+    sizes = {name: len(getattr(view, name)) for name in ("difficulty", "task", "loss", "ifd")}
+    if len(set(sizes.values())) != 1:
+        raise LeadError(f"LeadSampler: the arrays of PoolView differ in length: {sizes}")
+    if not 1 <= settings.budget_samples <= sizes["loss"]:
+        raise LeadError(
+            f"LeadSampler: budget_samples must be between 1 and {sizes['loss']}, the pool's size, "
+            f"got {settings.budget_samples}"
+        )
+    budget, factor = settings.budget_samples, settings.visits_per_budget
+    limits = Limits(
+        budget, None if factor is None else max(1, round(factor * budget)), settings.max_rounds
+    )
+    if selector.whole_pool:
+        epoch = int(np.isfinite(view.loss).sum())
+        limits = Limits(epoch, epoch, None)
+    return RoundRule(
+        view,
+        selector,
+        SelectionSettings(
+            exploration=settings.exploration,
+            step_size=settings.step_size,
+            round_fraction=settings.round_fraction,
+            min_round=settings.min_round_samples or settings.effective_batch,
+            max_uses=settings.max_uses,
+        ),
+        UtilitySettings(
+            smoothing=settings.smoothing,
+            loss_change=settings.loss_change,
+            charge_whole_round=settings.round_loss_change == "whole",
+            drift=settings.drift == "cluster",
+            drift_prior_samples=settings.drift_prior_samples,
+            sketch_size=settings.sketch_size,
+            snapshots=settings.displacement_snapshots,
+        ),
+        limits,
+        settings.effective_batch,
+    )

@@ -1,0 +1,154 @@
+"""Which samples may be trained on now, found without looking at the whole pool where that can be.
+
+How many they are per task cluster is known from `SelectionState.use_counts` at no cost. Where the pool
+as a whole has to be looked at, that goes block by block, so that nothing of its size is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lead_core.selectors.contract import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    PoolView,
+    Quota,
+    SelectionState,
+    top_by,
+)
+
+BLOCK = 1 << 15  # samples; small enough for the processor's cache
+
+
+@dataclass(frozen=True)
+class Eligible:
+    """The samples trained on at least `low` and fewer than `high` times.
+
+    set_aside: those that have no arm too, as long as they have an offline loss.
+    """
+
+    low: int
+    high: int
+    set_aside: bool = False
+
+
+def eligible_samples(quota: Quota, max_uses: int, *, set_aside: bool = False) -> Eligible:
+    """Return what may be trained on now.
+
+    A sample may be used `max_uses` times; once the distinct budget is spent, only samples that were
+    used before may come again.
+    """
+    return Eligible(1 if quota.distinct <= 0 else 0, max_uses, set_aside)
+
+
+def least_used(pool: PoolView, state: SelectionState, eligible: Eligible) -> Eligible:
+    """Return those of `eligible` that were trained on least often: used ones wait for unused."""
+    candidates = state.use_counts[_has_arm(pool) | eligible.set_aside]
+    levels = np.flatnonzero(candidates.sum(axis=0)[eligible.low : eligible.high])
+    low = eligible.low + int(levels[0]) if len(levels) else eligible.high
+    return replace(eligible, low=low, high=min(low + 1, eligible.high))
+
+
+def eligible_counts(pool: PoolView, state: SelectionState, eligible: Eligible) -> IntArray:
+    """Return how many samples of each task cluster are `eligible`, int64 [C]."""
+    counts = state.use_counts[:, eligible.low : eligible.high].sum(axis=1)
+    return np.where(_has_arm(pool) | eligible.set_aside, counts, 0)
+
+
+def eligible_members(
+    pool: PoolView, state: SelectionState, eligible: Eligible, cluster: int
+) -> IntArray:
+    """Return the positions of a task cluster's `eligible` samples, rising."""
+    members = np.sort(pool.index.members(cluster)).astype(np.int64)
+    return members[_in_range(state, eligible, members)]
+
+
+def contenders(
+    pool: PoolView,
+    state: SelectionState,
+    eligible: Eligible,
+    clusters: IntArray,
+    shares: IntArray,
+) -> tuple[IntArray, IntArray]:
+    """Return `eligible` samples of `clusters` [J], the `shares` [J] highest utilities of each included.
+
+    Their positions [m], and of which of the J each is, int [m]. Unused samples rank by their offline
+    loss, which does not move, and LEAD takes the highest first: then the samples used so far are the
+    first of a cluster's order, and of the others only the next few can be among the highest. Of a
+    cluster where it is not so, all samples are looked at.
+    """
+    sizes = pool.index.sizes[clusters]
+    used = state.use_counts[clusters, 1:].sum(axis=1)
+    lengths = np.minimum(used + shares, sizes) if state.unused_as_scored else sizes
+    positions, groups = _first_of(pool, clusters, lengths)
+    found = np.bincount(groups[state.uses[positions] > 0], minlength=len(clusters))
+    if (found < used).any():
+        positions, groups = _first_of(pool, clusters, np.where(found < used, sizes, lengths))
+    may = _in_range(state, eligible, positions)
+    return positions[may], groups[may]
+
+
+def top_eligible(
+    pool: PoolView, state: SelectionState, eligible: Eligible, values: FloatArray, n: int
+) -> IntArray:
+    """Return the `n` of all `eligible` with the highest `values` [n of pool]; ties by position."""
+    best = np.empty(0, dtype=np.int64)
+    floor = -np.inf
+    for start, mask in _blocks(pool, state, eligible) if n else ():
+        mask &= values[start : start + len(mask)] >= floor
+        found = np.concatenate([best, start + np.flatnonzero(mask)])
+        if len(found) > len(best):
+            best = top_by(values[found], found, n)
+            floor = values[best[-1]] if len(best) == n else floor
+    return best
+
+
+def nth_eligible(
+    pool: PoolView, state: SelectionState, eligible: Eligible, ranks: IntArray
+) -> IntArray:
+    """Return the positions of the ranks-th (from 0, in order of position) of all `eligible`."""
+    positions = np.empty(len(ranks), dtype=np.int64)
+    seen = 0
+    for start, mask in _blocks(pool, state, eligible) if len(ranks) else ():
+        count = int(np.count_nonzero(mask))
+        here = (ranks >= seen) & (ranks < seen + count)
+        if here.any():
+            positions[here] = start + np.flatnonzero(mask)[ranks[here] - seen]
+        seen += count
+    return positions
+
+
+def _first_of(pool: PoolView, clusters: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the first `lengths` [J] positions in the order of each of `clusters`, as `contenders`."""
+    groups = np.repeat(np.arange(len(clusters)), lengths)
+    begins = np.cumsum(lengths) - lengths
+    offsets = np.arange(len(groups)) + np.repeat(pool.index.starts[clusters] - begins, lengths)
+    return pool.index.order[offsets].astype(np.int64), groups
+
+
+def _blocks(
+    pool: PoolView, state: SelectionState, eligible: Eligible
+) -> Iterator[tuple[int, BoolArray]]:
+    """Yield the pool's `eligible` as bool arrays, each with the position that it begins at."""
+    for start in range(0, len(state.uses), BLOCK):
+        block = slice(start, start + BLOCK)
+        mask = _in_range(state, eligible, block)
+        if eligible.set_aside:
+            mask &= np.isfinite(pool.loss[block])
+        else:
+            mask &= pool.difficulty[block] >= 0
+        yield start, mask
+
+
+def _in_range(state: SelectionState, eligible: Eligible, where: slice | IntArray) -> BoolArray:
+    uses = state.uses[where]
+    return (uses >= eligible.low) & (uses < eligible.high)
+
+
+def _has_arm(pool: PoolView) -> BoolArray:
+    """Return which task clusters belong to an arm, bool [C]: not those of records set aside."""
+    return pool.index.labels[:, 0] >= 0
