@@ -1,0 +1,1 @@
+"""What `lead bench` measures: one function per file and measurement, which returns a `Result`."""
