@@ -25,7 +25,7 @@ MMLU = "mmlu/test.jsonl"
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """What to measure (no names: all), how thoroughly, where results go (None: nowhere), and on what."""
+    """What to measure (no names: all), how thoroughly, on what; where results go (None: nowhere)."""
 
     names: tuple[str, ...]
     full: bool
@@ -87,7 +87,7 @@ def chosen_measurements(names: Sequence[str], *, full: bool) -> tuple[str, ...]:
 
 
 def write_report(out: Path, report: BenchReport, workspace: Path, command: str) -> None:
-    """Write bench.json, bench.md (the table), and origin.json: where it was computed, by which command."""
+    """Write bench.json, its table (bench.md), and where and how it was made (origin.json)."""
     path = out / "bench.json"
     write_json(path, report.as_json())
     write_text(out / "bench.md", report.as_markdown(command))

@@ -1,8 +1,8 @@
 """What LEAD adds to training: utilities, bandit, selection, gradient sketch and logging, in seconds.
 
 Two views of it. The loop is taken apart by a stopwatch: exact, however small the share. And the whole
-is held against the bare trainer on the same batches: nothing can hide there, but a difference of one per
-cent is less than what two equal runs differ by.
+is held against the bare trainer on the same batches: nothing can hide there, but two equal runs differ
+by more than the per cent or so that is looked for.
 """
 
 from __future__ import annotations

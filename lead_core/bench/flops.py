@@ -63,10 +63,14 @@ def shape_of(model: Any) -> ModelShape:
 
 def forward_flops(shape: ModelShape, tokens: int, predicted: int) -> int:
     """Return the useful operations of one forward over `tokens`, of which `predicted` are scored."""
-    # Per layer, scores and weighted sums each take one product per width and pair of tokens.
+    weights = 2 * shape.decoder_weights * tokens + 2 * shape.head_weights * predicted
+    return weights + attention_flops(shape, tokens)
+
+
+def attention_flops(shape: ModelShape, tokens: int) -> int:
+    """Return the operations of attention over `tokens`: scores, and sums weighted with them."""
     pairs = tokens * (tokens + 1) // 2
-    attention = 4 * shape.layers * shape.attention_width * pairs
-    return 2 * shape.decoder_weights * tokens + attention + 2 * shape.head_weights * predicted
+    return 2 * 2 * shape.layers * shape.attention_width * pairs
 
 
 def total_forward_flops(shape: ModelShape, samples: Sequence[Encoded]) -> int:
