@@ -72,7 +72,7 @@ def training(subject: Subject) -> Result:
 def bookkeeping(subject: Subject) -> Result:
     """What LEAD adds to training, recorded in an MLflow store of its own."""
     with tempfile.TemporaryDirectory(prefix="lead-bench-") as folder:
-        loop = _make_loop(subject, Path(folder))
+        loop = make_loop(subject, Path(folder))
         with _recorder(loop, Path(folder)) as recorder:
             return measure_bookkeeping(
                 loop, on_round=recorder.take, repetitions=subject.effort.repetitions
@@ -111,10 +111,11 @@ def evaluation(subject: Subject) -> Result:
 def pipeline(subject: Subject) -> Result:
     """No-op runs of a workspace that is up to date."""
     problem = source_lock_problem(subject.workspace)
-    stale = [plan.stage for plan in plan_run(subject.workspace) if plan.reasons]
-    if problem or stale:
-        reason = problem or f"{', '.join(stale)} would run"
-        raise NotMeasured(f"the workspace is not up to date ({reason}): run `lead run` first")
+    if problem is None:
+        stale = [plan.stage for plan in plan_run(subject.workspace) if plan.reasons]
+        problem = f"{', '.join(stale)} would run" if stale else None
+    if problem is not None:
+        raise NotMeasured(f"the workspace is not up to date ({problem}): run `lead run` first")
     python = sys.executable
     return measure_pipeline(
         subject.workspace,
@@ -135,7 +136,7 @@ MEASUREMENTS: Mapping[str, Callable[[Subject], Result]] = {
 ONLY_IN_FULL = frozenset({"pipeline"})
 
 
-def _make_loop(subject: Subject, folder: Path) -> RoundLoop:
+def make_loop(subject: Subject, folder: Path) -> RoundLoop:
     """Return the train stage's own loop, on records whose scores are made up.
 
     Their values decide which samples are taken, not what a step costs.

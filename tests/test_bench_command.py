@@ -10,8 +10,12 @@ import yaml
 
 from flows import bench, bench_measurements, cli
 from flows.bench import BenchPlan, chosen_measurements
+from flows.bench_subject import Subject
+from lead_core.bench import records
+from lead_core.bench.bookkeeping import measure_bookkeeping
 from lead_core.bench.effort import QUICK
 from lead_core.errors import LeadError
+from lead_core.params import load_params
 from lead_core.storage import sha256_file
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +33,7 @@ def workspace(tmp_path, tiny_model_folder, monkeypatch):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(records, "PACKAGE", "asyncio")  # mined in a fraction of a second
     return tmp_path
 
 
@@ -47,7 +52,7 @@ def lead_bench(monkeypatch, capsys):
 
 
 def test_measurements_are_shown_and_written_with_where_they_come_from(workspace, lead_bench):
-    names = ("matmul", "scoring", "training", "attention", "bookkeeping", "evaluation")
+    names = ("matmul", "scoring", "training", "attention", "evaluation")
     before = {path.name for path in workspace.iterdir()}
     code, out, err = lead_bench(*names, "--out", "results")
     assert code == 0
@@ -70,6 +75,24 @@ def test_measurements_are_shown_and_written_with_where_they_come_from(workspace,
     for path in (workspace / "results").iterdir():
         assert str(workspace) not in path.read_text()
     assert {path.name for path in workspace.iterdir()} == before | {"results"}
+
+
+def test_bookkeeping_is_measured_on_the_loop_of_the_train_stage(workspace, tmp_path_factory):
+    params = load_params(workspace / "params.yaml", ["select.selector=random", "seed=3"])
+    subject = Subject(workspace, params, QUICK, None)
+    loop = bench_measurements.make_loop(subject, tmp_path_factory.mktemp("state"))
+    result = measure_bookkeeping(loop, on_round=lambda report: None, repetitions=1)
+    assert loop.selector.name == "lead"
+    assert (result.rounds, result.samples) == (QUICK.loop_rounds, 4 * QUICK.loop_rounds)
+
+
+@pytest.mark.slow
+def test_bookkeeping_records_in_a_store_of_its_own(workspace, lead_bench):
+    before = {path.name for path in workspace.iterdir()}
+    code, out, _ = lead_bench("bookkeeping")
+    assert code == 0
+    assert "all that LEAD adds" in out
+    assert {path.name for path in workspace.iterdir()} == before
 
 
 def test_without_names_all_are_measured_and_no_op_runs_only_in_full():

@@ -54,6 +54,7 @@ def test_a_forward_is_counted_as_by_hand():
 
 def test_torch_counts_the_same_but_for_the_masked_half_of_attention():
     model, n = make_model(), 12
+    model.set_attn_implementation("eager")
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model(torch.arange(n)[None], attention_mask=torch.ones(1, n, dtype=torch.long))
     masked = 4 * 2 * 16 * (n * n - n * (n + 1) // 2)

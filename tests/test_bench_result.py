@@ -56,10 +56,8 @@ def test_a_stopwatch_charges_every_second_to_the_innermost_part():
     moments = iter([0.0, 1.0, 3.0, 6.0, 10.0, 15.0, 21.0])
     watch = Stopwatch("outside", clock=lambda: next(moments))
     watch.switch("loop")  # at 1
-    with watch.charged_to("step"):  # from 3
-        with watch.charged_to("gradients"):  # from 6 to 10
-            pass
-    # until 15
+    with watch.charged_to("step"), watch.charged_to("gradients"):  # from 3 and 6, to 15 and 10
+        pass
     watch.switch("end")  # at 21
     assert watch.seconds == {"outside": 1.0, "loop": 8.0, "step": 8.0, "gradients": 4.0}
 

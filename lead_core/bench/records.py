@@ -10,6 +10,8 @@ from lead_core.chat import Encoded, EncodingError, Message, encode
 from lead_core.errors import LeadError
 from lead_core.mining import STDLIB, mine
 
+PACKAGE = STDLIB
+
 
 @dataclass(frozen=True)
 class BenchRecords:
@@ -33,7 +35,7 @@ def read_records(tokenizer: Any, n: int, *, max_tokens: int) -> BenchRecords:
 
     Drawn by hash, so that their lengths are those of the whole. LeadError if there are not so many.
     """
-    mined = sorted(mine([STDLIB]), key=lambda r: hashlib.sha256(r.prompt.encode()).digest())
+    mined = sorted(mine([PACKAGE]), key=lambda r: hashlib.sha256(r.prompt.encode()).digest())
     conversations: list[list[Message]] = []
     samples: list[Encoded] = []
     for record in mined:
