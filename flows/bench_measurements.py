@@ -17,7 +17,7 @@ from flows.source_lock import source_lock_problem
 from flows.stages.train import Recorder, TrainInputs, build_loop
 from lead_core.bench.attention import measure_attention
 from lead_core.bench.bookkeeping import measure_bookkeeping
-from lead_core.bench.evaluation import measure_evaluation
+from lead_core.bench.evaluation import EvaluationSettings, measure_evaluation
 from lead_core.bench.pipeline import measure_pipeline
 from lead_core.bench.result import NotMeasured, Result
 from lead_core.bench.scoring import measure_scoring
@@ -96,9 +96,7 @@ def evaluation(subject: Subject) -> Result:
         raise NotMeasured(
             "it needs MMLU as files: lead bench evaluation --data-dir FOLDER (docs/evaluation.md)"
         )
-    return measure_evaluation(
-        subject.model,
-        subject.tokenizer,
+    settings = EvaluationSettings(
         data_dir=subject.data_dir,
         questions_per_subject=subject.effort.questions_per_subject,
         batch_size=subject.params.evaluate.batch_size,
@@ -106,6 +104,7 @@ def evaluation(subject: Subject) -> Result:
         attention=subject.params.runtime.attention,
         seed=subject.params.evaluate.seed,
     )
+    return measure_evaluation(subject.model, subject.tokenizer, settings)
 
 
 def pipeline(subject: Subject) -> Result:

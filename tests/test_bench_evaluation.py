@@ -7,7 +7,7 @@ from test_evaluation_local import SUBJECTS
 from toy_benchmarks import write_benchmarks
 
 from lead_core.assets import resolve_model
-from lead_core.bench.evaluation import EvaluationResult, measure_evaluation
+from lead_core.bench.evaluation import EvaluationResult, EvaluationSettings, measure_evaluation
 from lead_core.chat import load_tokenizer
 from lead_core.model import ResolvedRuntime
 
@@ -18,9 +18,7 @@ def test_our_evaluation_and_lm_evals_command_line_give_the_same_answers(
 ):
     write_benchmarks(tmp_path, subjects=SUBJECTS)
     model = resolve_model(str(tiny_model_folder), None)
-    result = measure_evaluation(
-        model,
-        load_tokenizer(model, trust_remote_code=False),
+    settings = EvaluationSettings(
         data_dir=tmp_path,
         questions_per_subject=2,
         batch_size=8,
@@ -28,6 +26,8 @@ def test_our_evaluation_and_lm_evals_command_line_give_the_same_answers(
         attention="eager",
         seed=1234,
     )
+    tokenizer = load_tokenizer(model, trust_remote_code=False)
+    result = measure_evaluation(model, tokenizer, settings)
     assert result.questions == 2 * len(SUBJECTS) == 114
     assert result.accuracy["ours"] == pytest.approx(result.accuracy["lm-eval"])
     assert min(result.seconds.values()) > 0

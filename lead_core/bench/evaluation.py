@@ -49,76 +49,46 @@ class EvaluationResult:
         ]
 
 
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What both are asked, and how: `data_dir` holds MMLU as docs/evaluation.md has it."""
+
+    data_dir: Path
+    questions_per_subject: int
+    batch_size: int
+    runtime: ResolvedRuntime
+    attention: str
+    seed: int
+
+
 def measure_evaluation(
-    model: ResolvedModel,
-    tokenizer: Any,
-    *,
-    data_dir: Path,
-    questions_per_subject: int,
-    batch_size: int,
-    runtime: ResolvedRuntime,
-    attention: str,
-    seed: int,
+    model: ResolvedModel, tokenizer: Any, settings: EvaluationSettings
 ) -> EvaluationResult:
     """Ask base model and one with a fresh adapter the first questions of every subject, both ways.
 
-    A fresh adapter costs what a trained one does and changes no answer. `data_dir` holds MMLU as
-    docs/evaluation.md has it. NotMeasured when lm-eval's command line fails.
+    A fresh adapter costs what a trained one does and changes no answer. NotMeasured when lm-eval's
+    command line fails.
     """
     with tempfile.TemporaryDirectory(prefix="lead-bench-") as folder:
         scratch = Path(folder)
         started = time.perf_counter()
-        tasks = load_tasks(
-            [TaskParams(task=TASK, num_fewshot=None, limit=questions_per_subject)],
-            pool=data_dir,  # not read: no held-out task is asked for
-            tokenizer=tokenizer,
-            max_length=context_length(model.path, tokenizer, trust_remote_code=False),
-            data_dir=data_dir,
-            seed=seed,
-        )
-        adapted = add_adapter(
-            load_model(model, device=runtime.device, attention=attention, trust_remote_code=False),
-            rank=8,
-            alpha=16,
-            dropout=0.0,
-            target_modules="all-linear",
-            seed=seed,
-        )
-        results = evaluate(
-            model=adapted,
-            tokenizer=tokenizer,
-            runtime=runtime,
-            tasks=tasks,
-            batch_size=batch_size,
-            bootstrap_samples=0,
-            inputs={"model_sha256": model.sha256, "adapter_sha256": "fresh"},
-            cache=scratch / "cache",
-            out=scratch / "ours",
-        )
+        adapted, results = _ask_ours(model, tokenizer, settings, scratch)
         seconds = time.perf_counter() - started
-        ours = results["tasks"][TASK]
-        adapter, variants = scratch / "adapter", scratch / "variants"
+        adapter = scratch / "adapter"
         adapted.save_pretrained(str(adapter))
+        variants = scratch / "variants"
         variants.mkdir()
         with quiet_lm_eval():
-            near_tasks((TASKS,), data_dir=data_dir, scratch=variants)  # writes the local variants
-        settings = [
-            f"pretrained={model.path}",
-            f"attn_implementation={adapted.config._attn_implementation}",
-            "dtype=float32",
-            "softmax_dtype=float32",
-            *(["mixed_precision_dtype=bfloat16"] if runtime.precision == "bf16" else []),
-        ]
-        common = ["--tasks", TASK, "--include_path", str(variants)]
-        common += ["--limit", str(questions_per_subject), "--batch_size", str(batch_size)]
-        common += ["--device", runtime.device, "--seed", str(seed)]
+            near_tasks((TASKS,), data_dir=settings.data_dir, scratch=variants)  # writes them
+        base_model = _model_arguments(model, adapted, settings.runtime)
         theirs = [
-            _ask_lm_eval([*common, "--model_args", ",".join(arguments)], scratch / name, runtime)
-            for name, arguments in (
-                ("base", settings),
-                ("tuned", [*settings, f"peft={adapter}"]),
+            _ask_lm_eval(model_arguments, settings, variants, scratch / name)
+            for name, model_arguments in (
+                ("base", base_model),
+                ("tuned", [*base_model, f"peft={adapter}"]),
             )
         ]
+    ours = results["tasks"][TASK]
     return EvaluationResult(
         questions=ours["n"],
         seconds={"ours": seconds, "lm-eval": sum(_seconds(answer) for answer in theirs)},
@@ -129,16 +99,78 @@ def measure_evaluation(
     )
 
 
-def _ask_lm_eval(arguments: Sequence[str], out: Path, runtime: ResolvedRuntime) -> dict[str, Any]:
-    """Run lm-eval's command line and return the results that it writes."""
-    # The local variants of the tasks call a function of ours, wherever this package comes from.
+def _ask_ours(
+    model: ResolvedModel, tokenizer: Any, settings: EvaluationSettings, scratch: Path
+) -> tuple[Any, dict[str, Any]]:
+    """Return the model with its adapter, and what the evaluate stage makes of both."""
+    runtime = settings.runtime
+    tasks = load_tasks(
+        [TaskParams(task=TASK, num_fewshot=None, limit=settings.questions_per_subject)],
+        pool=settings.data_dir,  # not read: no held-out task is asked for
+        tokenizer=tokenizer,
+        max_length=context_length(model.path, tokenizer, trust_remote_code=False),
+        data_dir=settings.data_dir,
+        seed=settings.seed,
+    )
+    base = load_model(
+        model, device=runtime.device, attention=settings.attention, trust_remote_code=False
+    )
+    adapted = add_adapter(
+        base, rank=8, alpha=16, dropout=0.0, target_modules="all-linear", seed=settings.seed
+    )
+    results = evaluate(
+        model=adapted,
+        tokenizer=tokenizer,
+        runtime=runtime,
+        tasks=tasks,
+        batch_size=settings.batch_size,
+        bootstrap_samples=0,
+        inputs={"model_sha256": model.sha256, "adapter_sha256": "fresh"},
+        cache=scratch / "cache",
+        out=scratch / "ours",
+    )
+    return adapted, results
+
+
+def _model_arguments(model: ResolvedModel, adapted: Any, runtime: ResolvedRuntime) -> list[str]:
+    """Return what makes lm-eval load the base model as we do."""
+    return [
+        f"pretrained={model.path}",
+        f"attn_implementation={adapted.config._attn_implementation}",
+        "dtype=float32",
+        "softmax_dtype=float32",
+        *(["mixed_precision_dtype=bfloat16"] if runtime.precision == "bf16" else []),
+    ]
+
+
+def _ask_lm_eval(
+    model_arguments: Sequence[str], settings: EvaluationSettings, variants: Path, out: Path
+) -> dict[str, Any]:
+    """Run lm-eval's command line and return the results that it writes.
+
+    variants: the folder with the tasks' definitions that read local files.
+    """
+    arguments = {
+        "--tasks": TASK,
+        "--include_path": variants,
+        "--limit": settings.questions_per_subject,
+        "--batch_size": settings.batch_size,
+        "--device": settings.runtime.device,
+        "--seed": settings.seed,
+        "--model_args": ",".join(model_arguments),
+        "--output_path": out,
+    }
+    # The variants call a function of ours, wherever this package comes from.
     packages = [str(Path(lead_core.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [sys.executable, "-m", "lm_eval", "run", *arguments, "--output_path", str(out)],
+        [
+            *(sys.executable, "-m", "lm_eval", "run"),
+            *(str(word) for pair in arguments.items() for word in pair),
+        ],
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, packages)),
-            "OMP_NUM_THREADS": str(runtime.threads),
+            "OMP_NUM_THREADS": str(settings.runtime.threads),
         },
         capture_output=True,
         text=True,
