@@ -19,6 +19,7 @@ from lead_core.export_forms import Form
 
 if TYPE_CHECKING:
     from flows.reproduce import StageRun
+    from lead_core.bench.report import BenchReport
 
 
 def _examples(*lines: str) -> str:
@@ -468,6 +469,50 @@ def fidelity(
     print(f"written: {folder / 'fidelity.md'}, fidelity.png and one JSON file per seed")
 
 
+@app.command()
+def bench(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Only these measurements (default: all)."),
+    ] = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full/--quick", help="As for publication, half an hour; or within 3 minutes."
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write JSON, table and origin here as well."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Benchmarks as files, for `evaluation`."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Differ from params.yaml here."),
+    ] = None,
+) -> None:
+    """Measure how fast the stages are, side by side with what people use otherwise.
+
+    Medians of interleaved repetitions, on the model and settings of params.yaml. Nothing of the
+    workspace changes. See docs/performance.md.
+    """
+    import warnings
+
+    from flows.bench import BenchPlan, run_bench
+    from flows.workspace import find_workspace
+
+    # Other people's deprecations are nothing that a user can act on.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    workspace = find_workspace(Path.cwd())
+    out, data_dir = (path.resolve() if path else None for path in (out, data_dir))
+    os.chdir(workspace)  # what params.yaml names is relative to it
+    plan = BenchPlan(tuple(names or ()), full, out, data_dir, tuple(set_ or ()))
+    _show_bench(run_bench(workspace, plan))
+
+
 def _parse_seeds(text: str) -> tuple[int, ...]:
     """Return the seeds in ``0,1,2``, each once."""
     parts = [part.strip() for part in text.split(",")]
@@ -576,6 +621,19 @@ def _print_outcome(
         "report": REPORT.as_posix() if reported and (workspace / REPORT).exists() else None,
     }
     print(json.dumps(outcome, indent=2))
+
+
+def _show_bench(report: BenchReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lead_core.bench.report import COLUMNS
+
+    table = Table(*COLUMNS)
+    for row in report.rows():
+        table.add_row(*row)
+    Console().print(table)
+    print("\n".join(report.notes()))
 
 
 def _show_results(workspace: Path) -> None:

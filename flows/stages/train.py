@@ -157,7 +157,7 @@ def run_training(
     ) as run:
         limits = training_limits(params, inputs.pool.view.loss, whole_pool=selector.whole_pool)
         loop, model, tokenizer = build_loop(params, inputs, runtime, state, limits)
-        recorder = _Recorder(run, layout.train / "timings.jsonl", loop.trainer.learning_rate_at)
+        recorder = Recorder(run, layout.train / "timings.jsonl", loop.trainer.learning_rate_at)
         loop = replace(loop, on_start=recorder.start, on_round=recorder.take)
         last = run_unless_stopped(loop)
         _check_trained(last, loop)
@@ -187,7 +187,7 @@ def training_key(params: Params, inputs: TrainInputs, runtime: ResolvedRuntime) 
     )
 
 
-class _Recorder:
+class Recorder:
     """Keeps every round's report, tells MLflow, and times the rounds that this process trained."""
 
     def __init__(self, run: TrackedRun, timings: Path, learning_rate_at: Callable[[int], float]):
@@ -423,7 +423,7 @@ def _write(
     loop: RoundLoop,
     last: LoopState,
     model: Any,
-    recorder: _Recorder,
+    recorder: Recorder,
     inputs: TrainInputs,
 ) -> None:
     # What a kill made us repeat depends on the kill, so it is no part of a versioned output.
@@ -458,7 +458,7 @@ def _record(
     layout: Layout,
     inputs: TrainInputs,
     loop: RoundLoop,
-    recorder: _Recorder,
+    recorder: Recorder,
     train_hash: str,
 ) -> None:
     """Give MLflow what belongs to the whole run: figures, data sets, the selected subset."""
@@ -497,7 +497,7 @@ def _summary(loop: RoundLoop, last: LoopState) -> str:
     )
 
 
-def _note_times(layout: Layout, loop: RoundLoop, recorder: _Recorder, seconds: float) -> None:
+def _note_times(layout: Layout, loop: RoundLoop, recorder: Recorder, seconds: float) -> None:
     """Write what differs between equal runs where no stage depends on it."""
     append_jsonl(
         layout.train / "timings.jsonl",

@@ -1,0 +1,44 @@
+"""How much `lead bench` measures: repetitions and sizes, for a quick look and for publication."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Repetitions and sizes of all measurements.
+
+    repetitions: counted rounds through the sides of a comparison. scoring_records: records per scoring
+    pass. batch_samples: samples of an optimizer step at most. steps: optimizer steps per repetition.
+    loop_rounds: rounds of LEAD's loop per repetition, of one step each. matmul_calls: products of each
+    shape per repetition. questions_per_subject: of each of MMLU's 57 subjects.
+    """
+
+    repetitions: int
+    scoring_records: int
+    batch_samples: int
+    steps: int
+    loop_rounds: int
+    matmul_calls: int
+    questions_per_subject: int
+
+
+QUICK = Effort(
+    repetitions=3,
+    scoring_records=16,
+    batch_samples=4,
+    steps=1,
+    loop_rounds=2,
+    matmul_calls=2,
+    questions_per_subject=1,
+)
+FULL = Effort(
+    repetitions=5,
+    scoring_records=96,
+    batch_samples=16,
+    steps=2,
+    loop_rounds=4,
+    matmul_calls=10,
+    questions_per_subject=5,
+)
