@@ -430,6 +430,11 @@ def test_an_opened_pool_holds_what_was_encoded(tmp_path, tiny_tokenizer):
         assert pool.response_lengths[index] == len(expected.input_ids) - expected.response_start
     with pytest.raises(IndexError):
         pool.encoded([-1])
+    ids = pool.texts("id")
+    assert len(ids) == len(pool) == 2300
+    assert ids[np.array(chosen)].tolist() == [pool.ids[index] for index in chosen]
+    assert ids[np.array([], dtype=np.int64)].tolist() == []
+    assert list(ids) == pool.ids.tolist()
 
 
 def test_tokens_are_views_into_the_mapped_file(tmp_path, tiny_tokenizer):

@@ -205,7 +205,9 @@ def test_what_the_stages_wrote_is_read_by_the_page(tmp_path, monkeypatch):
 
 def test_the_defaults_are_those_of_params_yaml():
     values = flatten(load_params(ROOT / "params.yaml", []))
-    known = {key.rpartition(".")[2]: value for key, value in values.items()}
+    sections = ("", "select", "bandit", "utility")
+    split = {key.rpartition("."): value for key, value in values.items()}
+    known = {name: value for (section, _, name), value in split.items() if section in sections}
     given = LeadSettings(effective_batch=1, budget_samples=1)
     for field in fields(LeadSettings):
         if field.name not in ("effective_batch", "budget_samples"):
