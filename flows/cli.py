@@ -266,6 +266,31 @@ def sync() -> None:
 
 
 @app.command()
+def gc(
+    eval_cache_mb: Annotated[
+        int, typer.Option(min=0, help="Size of the evaluation's kept answers; the newest stay.")
+    ] = 1024,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Remove nothing; show what would be removed.")
+    ] = False,
+) -> None:
+    """Free the disk of what no run needs any more, and say how much that was.
+
+    Resume states of trainings that params.yaml no longer asks for, old answers of evaluations, and
+    what kills left of unfinished writes; nothing that was written within the last hour.
+    """
+    from flows.workspace import find_workspace, hold_workspace
+
+    workspace = find_workspace(Path.cwd())
+    os.chdir(workspace)  # what params.yaml names is relative to it
+    with hold_workspace(workspace):
+        from flows.gc import collect_garbage
+
+        for line in collect_garbage(workspace, eval_cache_mb=eval_cache_mb, dry_run=dry_run):
+            print(line)
+
+
+@app.command()
 def doctor(
     files: Annotated[
         list[str],

@@ -20,13 +20,15 @@ from lead_core.utility import GradientMemory, GradientSummary, init_memory
 class LoopState:
     """Where training stands, apart from the model's own tensors.
 
-    round, visits: rounds finished, and the training samples in them. work_done: optimizer steps and
+    round, visits, skipped_steps: rounds finished, and in them the training samples and the steps that
+    made no update. work_done: optimizer steps and
     full-pool passes so far. selection, memory: as the last finished round left them (for exact
     utilities: as measured before the round under way). progress: the round under way, if any.
     """
 
     round: int
     visits: int
+    skipped_steps: int
     work_done: int
     selection: SelectionState
     memory: GradientMemory
@@ -35,7 +37,7 @@ class LoopState:
 
 def init_loop(pool: PoolView) -> LoopState:
     """Return the state before the first round."""
-    return LoopState(0, 0, 0, init_selection(pool), init_memory(pool.n_arms))
+    return LoopState(0, 0, 0, 0, init_selection(pool), init_memory(pool.n_arms))
 
 
 def to_checkpoint(
@@ -56,6 +58,7 @@ def to_checkpoint(
     values = {
         "round": state.round,
         "visits": state.visits,
+        "skipped_steps": state.skipped_steps,
         "steps": trainer.steps_done,
         "reward_low": selection.reward_range.low,
         "reward_high": selection.reward_range.high,
@@ -98,5 +101,11 @@ def from_checkpoint(
         packed = PackedProgress(values["progress"], arrays, tensors)
         progress = unpack_progress(packed, trainer.accelerator.device)
     return LoopState(
-        values["round"], values["visits"], checkpoint.number, selection, memory, progress
+        values["round"],
+        values["visits"],
+        values["skipped_steps"],
+        checkpoint.number,
+        selection,
+        memory,
+        progress,
     )

@@ -7,6 +7,7 @@ monitoring.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,14 +16,21 @@ import numpy as np
 
 from lead_core.chat import Encoded
 from lead_core.checkpoint import CheckpointStore
+from lead_core.errors import LeadError
 from lead_core.gradients import RoundGradient, RoundGradientMeter, SketchPlan, plan_sketch
 from lead_core.ledger import CostLedger
 from lead_core.loop_state import LoopState, from_checkpoint, init_loop, to_checkpoint
 from lead_core.reward import raw_reward, rescale_reward, update_range
 from lead_core.round_progress import RoundProgress, begin_progress
 from lead_core.selectors import Picks, PoolView, Quota, SelectionSettings, Selector
-from lead_core.selectors.contract import IntArray, SelectionState, record_use
-from lead_core.training import Trainer, check_finite, check_update
+from lead_core.selectors.contract import IntArray, SelectionState, record_use, withdraw
+from lead_core.training import (
+    StepResult,
+    Trainer,
+    blamed_samples,
+    check_update,
+    explain_skip,
+)
 from lead_core.utility import (
     FloatArray,
     LossChange,
@@ -85,6 +93,7 @@ class Interrupted(Exception):
 class RoundLoop:
     """The fixed parts of one training run; what changes is in `LoopState` and the trainer.
 
+    max_skipped_steps: steps without an update (see `Trainer.step`) beyond which training fails.
     checkpoint_every_steps: also save inside a round, so many pieces of work after the last checkpoint;
     None: never. measure: current loss of given samples (only `iterative` calls it). monitor: held-out
     loss after a round, or None. on_round: told of each finished round, and before a resume again of
@@ -98,6 +107,7 @@ class RoundLoop:
     utility: UtilitySettings
     limits: Limits
     effective_batch: int
+    max_skipped_steps: int
     seed: int
     ledger: CostLedger
     store: CheckpointStore
@@ -180,8 +190,25 @@ class RoundLoop:
         self.store.note_work(state.work_done + 1, "training", len(samples), tokens)
         with self.ledger.charged_to("training"):
             step = self.trainer.step(samples, meter)
-        check_finite(step.losses, self.pool.ids[chosen], state.round + 1)
-        return replace(progress, steps=(*progress.steps, step), trace=meter.trace)
+        progress = replace(progress, steps=(*progress.steps, step), trace=meter.trace)
+        if step.skipped:
+            skipped = state.skipped_steps + progress.skipped_steps
+            self._tell_skip(explain_skip(step, self.pool.ids[chosen], state.round + 1), skipped)
+        return progress
+
+    def _tell_skip(self, reason: str, skipped: int) -> None:
+        """Say that a step made no update, the `skipped`-th; LeadError when these are too many."""
+        if skipped > self.max_skipped_steps:
+            raise LeadError(
+                f"{reason}, and no more than {self.max_skipped_steps} steps may be skipped for that "
+                "(train.max_skipped_steps); lower train.learning_rate, or look at these records in "
+                "the pool"
+            )
+        print(
+            f"{reason}; step skipped ({skipped} of at most {self.max_skipped_steps})",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _finish_round(
         self, state: LoopState, progress: RoundProgress, plan: SketchPlan
@@ -220,15 +247,20 @@ class RoundLoop:
             steps=self._step_of(picks),
         )
         before = state.selection.utility[picks.indices]
+        known = np.isfinite(loss_seen)  # a sample without a loss keeps its utility
         after = update_utility(before, loss_seen, loss_change, self.utility.smoothing)
+        after = np.where(known, after, before)
         raw = raw_reward(before, after)
         reward = rescale_reward(state.selection.reward_range, raw)
         selection = self._updated_selection(state.selection, picks, after, raw, reward)
+        # Without a loss once, without one again: it would only cost another step.
+        selection = withdraw(selection, picks.indices[~known], self.settings.max_uses)
         record = {
             "round": number,
             **_draw_record(picks),
             "n_selected": len(picks.indices),
             "steps": len(steps),
+            "skipped": self._skip_records(picks, steps),
             "eta": float(rates.sum()),
             "grad_sq_norm": gradient.summary.sq_norm,
             "grad_sq_norm_arm": predicted.sq_norm_arm,
@@ -239,7 +271,7 @@ class RoundLoop:
             "reward_raw": raw,
             "reward": reward,
             "tokens": sum(int(step.lengths.sum()) for step in steps),
-            "mean_loss": float(loss_seen.mean()),
+            "mean_loss": float(loss_seen[known].mean()) if known.any() else None,
             "distinct": int(np.count_nonzero(selection.uses)),
             "heldout_loss": self.monitor(number),
         }
@@ -253,7 +285,8 @@ class RoundLoop:
         }
         memory = remember(state.memory, picks.arm, gradient.summary)
         visits = state.visits + len(picks.indices)
-        after_round = LoopState(number, visits, state.work_done, selection, memory)
+        skipped = state.skipped_steps + progress.skipped_steps
+        after_round = LoopState(number, visits, skipped, state.work_done, selection, memory)
         return after_round, RoundReport(record, self._sample_rows(number, picks, figures))
 
     def _updated_selection(
@@ -304,6 +337,19 @@ class RoundLoop:
         }
         names, rows = list(columns), zip(*(c.tolist() for c in columns.values()), strict=True)
         return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _skip_records(self, picks: Picks, steps: Sequence[StepResult]) -> list[dict[str, Any]]:
+        """Return the round's steps (from 1) that made no update: what was not finite, and whose."""
+        step_of = self._step_of(picks)
+        return [
+            {
+                "step": number + 1,
+                "not_finite": step.skipped,
+                "ids": blamed_samples(step, self.pool.ids[picks.indices[step_of == number]]),
+            }
+            for number, step in enumerate(steps)
+            if step.skipped
+        ]
 
     def _step_of(self, picks: Picks) -> IntArray:
         """Return for each pick which of the round's steps it is in, int [m], from 0."""

@@ -144,6 +144,13 @@ def record_use(state: SelectionState, indices: IntArray, utility: FloatArray) ->
     return replace(state, utility=utilities, uses=uses)
 
 
+def withdraw(state: SelectionState, indices: IntArray, max_uses: int) -> SelectionState:
+    """Return the state in which `indices` never come again: all their uses count as made."""
+    uses = state.uses.copy()
+    uses[indices] = max_uses
+    return replace(state, uses=uses)
+
+
 def eligible_samples(
     state: SelectionState, candidates: BoolArray, quota: Quota, max_uses: int
 ) -> BoolArray:
