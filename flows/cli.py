@@ -78,8 +78,8 @@ def run(
         bool,
         typer.Option(
             "--dry-run",
-            help="Run and write nothing. Show which stages would run and why; with --preset or "
-            "--set, check those and show what they would use.",
+            help="Run and write nothing. Show which stages would run and why, what that will take, and "
+            "refuse what cannot fit; with --preset or --set, check those and show what they would use.",
         ),
     ] = False,
     preset: Preset = None,
@@ -491,8 +491,16 @@ def _show_plan(workspace: Path, stages: list[str]) -> None:
     if problem:
         print(f"{SOURCE_LOCK} would be written anew: {problem}")
     outdated = [SOURCE_LOCK] if problem else []
-    for plan in plan_run(workspace, stages, outdated):
+    plans = plan_run(workspace, stages, outdated)
+    for plan in plans:
         print(f"{plan.stage}: {'; '.join(plan.reasons) or 'up to date'}")
+    if wanted := [plan.stage for plan in plans if plan.reasons]:
+        from flows.preflight import check_fits, describe_estimate, estimate_run
+        from lead_core.params import load_params
+
+        estimate = estimate_run(workspace, wanted, load_params(workspace / "params.yaml").model)
+        print("\n".join(describe_estimate(estimate, workspace)))
+        check_fits(estimate, workspace)
 
 
 def _show_results(workspace: Path) -> None:

@@ -636,9 +636,8 @@ class _Sender:
         import pandas as pd
 
         candidate = pd.read_parquet(self._outbox.directory / event["file"])
-        verdict = promote(
-            self._client, self.run_id, event["name"], candidate, event["model_sha256"]
-        )
+        run_id = str(self.run_id)  # known: the opening comes before any file
+        verdict = promote(self._client, run_id, event["name"], candidate, event["model_sha256"])
         self.verdict = verdict.reason
         figures = {f"promotion/{name}": value for name, value in verdict.figures.items()}
         self._send_points([_Point(*item, None, event["time"]) for item in figures.items()])

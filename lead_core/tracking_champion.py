@@ -166,7 +166,8 @@ def _register(client: Any, name: str, run_id: str, adapter: Any) -> str:
     for version in client.search_model_versions(f"name = '{name}'"):
         if version.run_id == run_id:  # of a sender that was cut off before it set the alias
             return str(version.version)
+    # Not `models:/ID`: a database store looks that up at the process' own tracking URI, not ours.
     made = client.create_model_version(
-        name, f"models:/{adapter.model_id}", run_id=run_id, model_id=adapter.model_id
+        name, adapter.artifact_location, run_id=run_id, model_id=adapter.model_id
     )
     return str(made.version)

@@ -63,6 +63,21 @@ def call(workspace: Path, module: str, *arguments: str, code: int = 0) -> str:
     return done.stdout
 
 
+def limited_to(workspace: Path, size: int, module: str, *arguments: str) -> str:
+    """Like `call` for a run that fails: no file may grow beyond `size` bytes, as on a full disk."""
+    done = subprocess.run(
+        ["prlimit", f"--fsize={size}", sys.executable, "-m", module, *arguments],
+        cwd=workspace,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2, done.stdout
+    return done.stdout
+
+
 def hashes(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -315,6 +330,15 @@ def test_a_training_within_something_longer_is_not_finished_and_drops_nobodys_st
     call(copy, "flows.stages", "train")
     assert (own / "finished").exists()
     assert not other.exists()
+
+
+def test_a_full_disk_ends_training_in_one_line_and_the_rerun_has_the_same_bits(workspace, copy):
+    train_afresh(copy)
+    output = limited_to(copy, 4096, "flows.stages", "train")
+    assert "Traceback" not in output
+    assert "cannot be written (File too large); make room, with `lead gc` for example" in output
+    call(copy, "flows.stages", "train")
+    assert hashes(copy / "artifacts/train") == hashes(workspace / "artifacts/train")
 
 
 def test_another_algorithm_does_not_continue_a_finished_training(workspace, copy):

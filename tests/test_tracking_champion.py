@@ -62,7 +62,7 @@ def champion_of(settings, name):
     client = client_of(settings)
     version = client.get_model_version_by_alias(name, "champion")
     key = client.get_run(version.run_id).data.tags["lead.train_hash"]
-    return version.version, key, len(client.search_model_versions(f"name = '{name}'"))
+    return str(version.version), key, len(client.search_model_versions(f"name = '{name}'"))
 
 
 def tag_of(settings, key):
