@@ -28,8 +28,9 @@ FLOAT_BYTES = 4  # weights are kept in fp32
 class Estimate:
     """What a run is expected to take: a stage that never ran here is in `unknown` alone.
 
-    seconds, disk_bytes: of the stages that ran before, the checkpoints of training included. memory_bytes: of the model's weights, the least
-    that any stage with the model needs; None where the model is not on this machine.
+    seconds, disk_bytes: of the stages that ran before, with training's checkpoints. memory_bytes: of
+    the model's weights, the least that any stage with the model needs; None where the model is not on
+    this machine.
     """
 
     seconds: float

@@ -46,7 +46,7 @@ def evaluate(settings, key, frame, *, champion, model="m", base=9.0):
     folder = settings.workspace / key
     folder.mkdir(exist_ok=True)
     frame.to_parquet(folder / "heldout.parquet")
-    change = judge_against_champion(frame, losses(base), "base").figures
+    change = judge_against_champion(frame, losses(base).assign(id=frame["id"]), "base").figures
     paired = {"lead_heldout/loss": {**change, "n": RECORDS}}
     results = {"paired": paired, "inputs": {"model_sha256": model}}
     with open_run(
