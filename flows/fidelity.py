@@ -77,7 +77,7 @@ def measure_fidelity(workspace: Path, plan: FidelityPlan) -> list[str]:
     identities = {
         seed: {
             "method_version": METHOD_VERSION,
-            "params": _deciding(params),
+            "params": deciding_params(params),
             "configured": configured.name,
             "runtime": asdict(runtime),
             "rounds": plan.rounds,
@@ -108,7 +108,7 @@ def measure_fidelity(workspace: Path, plan: FidelityPlan) -> list[str]:
     return _verdict(results, configured.name)
 
 
-def _deciding(params: Params) -> dict[str, Any]:
+def deciding_params(params: Params) -> dict[str, Any]:
     """Return the parameters that decide a result; no probed step may be skipped, whatever the limit."""
     values = params.model_dump(mode="json", exclude={"train": {"max_skipped_steps"}})
     return {name: values[name] for name in ("seed", *TRAINED)}

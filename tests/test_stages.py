@@ -391,6 +391,32 @@ def test_training_and_evaluation_share_one_mlflow_run_with_what_people_compare(w
     assert {"selection.json", "train", "eval"} <= artifacts
 
 
+def test_an_evaluation_offers_its_adapter_as_champion_and_says_what_became_of_it(copy):
+    output = call(copy, "flows.stages", "evaluate", "--set", "tracking.champion=night")
+    (run,) = runs_of(copy)[1]
+    reason = run.data.tags["lead.promotion"]
+    assert output.splitlines()[-1] == f"promotion: {reason}"
+    pair = json.loads((copy / "artifacts/eval/results.json").read_text())["paired"]
+    better = pair["lead_heldout/loss"]["high"] < 0
+    assert reason.startswith(
+        "night version 1 is champion" if better else "not better than the base"
+    )
+
+
+def test_gc_keeps_the_state_that_params_ask_for_and_frees_the_rest(copy):
+    (own,) = (copy / ".lead_state").glob("train-*")
+    other = Path(shutil.copytree(own, own.with_name("train-of-earlier-parameters")))
+    for path in [*own.rglob("*"), *other.rglob("*"), own, other]:
+        os.utime(path, (0, 0))
+    output = call(copy, "lead", "gc", "--dry-run")
+    assert other.exists()
+    assert f".lead_state/{other.name}: state of a training that params.yaml no longer" in output
+    assert output.splitlines()[-1].endswith(" MB  would be freed")
+    assert call(copy, "lead", "gc").splitlines()[-1].endswith(" MB  freed")
+    assert own.exists()
+    assert not other.exists()
+
+
 def test_the_fidelity_benchmark_measures_each_seed_once_and_touches_no_output(copy):
     before = hashes(copy / "artifacts"), (copy / "params.yaml").read_text()
     options = ["fidelity", "--rounds", "2", "--probe-samples", "8", "--seeds", "0,1"]
