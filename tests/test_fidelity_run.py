@@ -118,7 +118,7 @@ def test_seeds_are_numbers_with_commas():
 
 
 def test_the_committed_results_are_of_the_parameters_that_decide_one_today():
-    """A key that decides nothing of a result must not be part of its identity: hours would be orphaned."""
+    """A key that decides nothing must not be part of their identity: hours would be orphaned."""
     for path in (PARAMS.parent / "results/fidelity").glob("fidelity-seed*.json"):
         measured = json.loads(path.read_text())["params"]
         now = deciding_params(load_params(PARAMS))
