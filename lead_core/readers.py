@@ -24,9 +24,7 @@ _SNIFFED_LINES = 10
 _PARQUET_ROWS = 1000
 _KEPT_CHARACTERS = 100_000  # of a broken remainder, which may be most of a file
 _LONGEST_CUT_TOKEN = 12  # characters of a JSON number or word that a block boundary can split
-_LONGEST_RECORD = (
-    1 << 24
-)  # characters; so that a file without a line's end does not fill the memory
+_LONGEST_RECORD = 1 << 24  # characters: a file without a line's end must not fill the memory
 _DEEPEST = 100  # levels of nesting; far from where Python's own recursion ends
 _PACKED_BLOCK_BYTES = 1 << 11  # of zst, of which 4 bytes can hold 128 kB: 64 MB at once, no more
 _BOMB_RATIO = 500  # text packs to a tenth, the same line over and over to a two hundredth
