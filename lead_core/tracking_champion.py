@@ -109,13 +109,10 @@ def _judge_against(
 
 
 def _adapter_of(client: Any, run_id: str) -> Any | None:
-    """Return the newest whole model that the run logged."""
-    experiment = client.get_run(run_id).info.experiment_id
-    found = [
-        model
-        for model in client.search_logged_models([experiment])
-        if model.source_run_id == run_id and str(model.status) == "READY"
-    ]
+    """Return the newest model that the run has as an output: those that have arrived whole."""
+    outputs = client.get_run(run_id).outputs
+    ids = [each.model_id for each in outputs.model_outputs] if outputs else []
+    found = [client.get_logged_model(each) for each in ids]
     return max(found, key=lambda model: model.creation_timestamp, default=None)
 
 
