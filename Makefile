@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow check clean help
+.PHONY: demo test test-slow faults check clean help
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -18,6 +18,9 @@ test: $(INSTALLED) ## the default tests
 
 test-slow: $(INSTALLED) ## the tests on the real model and with real servers
 	$(BIN)/python -m pytest -m slow
+
+faults: $(INSTALLED) ## kill, fill and damage runs at random; prints how many survived (half an hour)
+	$(BIN)/python -m pytest -m faults
 
 check: $(INSTALLED) ## lint, format and types, as CI does
 	$(BIN)/ruff check

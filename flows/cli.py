@@ -137,8 +137,8 @@ def run(
         bool,
         typer.Option(
             "--dry-run",
-            help="Run and write nothing. Show which stages would run and why; with --preset or "
-            "--set, check those and show what they would use.",
+            help="Run and write nothing. Show which stages would run and why, what that will take, and "
+            "refuse what cannot fit; with --preset or --set, check those and show what they would use.",
         ),
     ] = False,
     preset: Preset = None,
@@ -335,6 +335,31 @@ def sync() -> None:
     )
     if report.failure:
         raise LeadError(f"MLflow: {report.failure}; run `lead sync` again when it is there")
+
+
+@app.command(epilog=_examples("lead gc --dry-run", "lead gc --eval-cache-mb 200"))
+def gc(
+    eval_cache_mb: Annotated[
+        int, typer.Option(min=0, help="Size of the evaluation's kept answers; the newest stay.")
+    ] = 1024,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Remove nothing; show what would be removed.")
+    ] = False,
+) -> None:
+    """Free the disk of what no run needs any more, and say how much that was.
+
+    Resume states of trainings that params.yaml no longer asks for, old answers of evaluations, and
+    what kills left of unfinished writes; nothing that was written within the last hour.
+    """
+    from flows.workspace import find_workspace, hold_workspace
+
+    workspace = find_workspace(Path.cwd())
+    os.chdir(workspace)  # what params.yaml names is relative to it
+    with hold_workspace(workspace):
+        from flows.gc import collect_garbage
+
+        for line in collect_garbage(workspace, eval_cache_mb=eval_cache_mb, dry_run=dry_run):
+            print(line)
 
 
 @app.command(
@@ -607,6 +632,13 @@ def _show_plan(workspace: Path, stages: list[str], *, as_json: bool) -> None:
         print(f"{SOURCE_LOCK} would be written anew: {problem}")
     for plan in plans:
         print(f"{plan.stage}: {'; '.join(plan.reasons) or 'up to date'}")
+    if wanted := [plan.stage for plan in plans if plan.reasons]:
+        from flows.preflight import check_fits, describe_estimate, estimate_run
+        from lead_core.params import load_params
+
+        estimate = estimate_run(workspace, wanted, load_params(workspace / "params.yaml").model)
+        print("\n".join(describe_estimate(estimate, workspace)))
+        check_fits(estimate, workspace)
 
 
 def _print_outcome(

@@ -77,7 +77,7 @@ def measure_fidelity(workspace: Path, plan: FidelityPlan) -> list[str]:
     identities = {
         seed: {
             "method_version": METHOD_VERSION,
-            "params": {name: params.model_dump(mode="json")[name] for name in ("seed", *TRAINED)},
+            "params": deciding_params(params),
             "configured": configured.name,
             "runtime": asdict(runtime),
             "rounds": plan.rounds,
@@ -106,6 +106,12 @@ def measure_fidelity(workspace: Path, plan: FidelityPlan) -> list[str]:
     write_text(plan.out / "fidelity.md", markdown(results, plan.command(workspace)))
     write_bytes(plan.out / "fidelity.png", fidelity_plot(results))
     return _verdict(results, configured.name)
+
+
+def deciding_params(params: Params) -> dict[str, Any]:
+    """Return the parameters that decide a result; no probed step may be skipped, whatever the limit."""
+    values = params.model_dump(mode="json", exclude={"train": {"max_skipped_steps"}})
+    return {name: values[name] for name in ("seed", *TRAINED)}
 
 
 def configured_estimator(params: Params) -> Estimator:
@@ -181,7 +187,12 @@ def _measure_seed(
         probe = FidelityProbe(loop, estimators, plan.probe_samples)
         on_round = _telling(probe, reports, params.seed, configured.name)
         # A seed is measured as a whole or not at all, so its rounds need no checkpoint.
-        loop = replace(loop, on_round=on_round, checkpoint_every_rounds=plan.rounds + 1)
+        loop = replace(
+            loop,
+            on_round=on_round,
+            checkpoint_every_rounds=plan.rounds + 1,
+            max_skipped_steps=0,  # estimates need the loss of every sample
+        )
         last = loop.run()
     if not last.round:
         raise LeadError(

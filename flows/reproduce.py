@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 import time
 from collections import deque
@@ -14,9 +15,10 @@ from typing import Literal
 
 from flows.process import run_process
 from lead_core.errors import LeadError, TransientError
+from lead_core.shortage import memory_advice
 
 TAIL_LINES = 20
-_STAGE_EXIT = re.compile(r", exited with (\d+)$")  # the end of DVC's StageCmdFailedError
+_STAGE_EXIT = re.compile(r", exited with (-?\d+)$")  # the end of DVC's StageCmdFailedError
 _LOCKED = "Unable to acquire lock"  # DVC waits 3 s for its lock, which another may hold for minutes
 _CACHED = ("didn't change, skipping", "is cached - skipping run, checking out outputs")
 _HOUSEKEEPING = (
@@ -102,6 +104,11 @@ def reproduce_stage(
 def _failure(stage: str, code: int, tail: list[str]) -> StageError:
     """Find the stage's own exit code and its reason in what was printed last."""
     codes = [int(found[1]) for line in tail if (found := _STAGE_EXIT.search(line))]
+    if codes and codes[-1] in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        line = (
+            f"stage {stage} was killed, as the system does when memory runs out; if it was that, "
+        )
+        return StageError(line + memory_advice(stage), 128 + signal.SIGKILL, tail)
     if codes:
         code = codes[-1]
     elif any(line.startswith("ERROR: ") and _LOCKED in line for line in tail):

@@ -28,7 +28,7 @@ from lead_core.storage import (
     write_json,
 )
 
-SCHEMA = 2
+SCHEMA = 3
 LOGS = ("rounds.jsonl", "selection.jsonl")
 WORK = "work.jsonl"
 KEPT = 2

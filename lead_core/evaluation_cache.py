@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import random
 import re
 import sys
@@ -59,6 +60,7 @@ class AnswerCache:
         if problem is not None:
             print(f"cached answers {path} are damaged ({problem}): asking again", file=sys.stderr)
             return None
+        os.utime(path)  # when it was last of use, for `lead gc`
         return Answers(entry["answers"], entry["sequences"], entry["tokens"])
 
     def write(self, key: Mapping[str, Any], answers: Answers) -> None:

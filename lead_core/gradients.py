@@ -70,12 +70,14 @@ class GradientTrace:
     """What the steps of a round have left so far; nothing before the first.
 
     total float32 [P]: the sum of their gradients. snapshots float32 [P] each: the parameters before the
-    first step and, at regular distances, before later ones. steps: how many were taken.
+    first step and, at regular distances, before later ones. steps: how many there were, those
+    without an update (skipped) included.
     """
 
     total: torch.Tensor | None = None
     snapshots: tuple[torch.Tensor, ...] = ()
     steps: int = 0
+    skipped: int = 0
 
 
 class RoundGradientMeter:
@@ -98,22 +100,35 @@ class RoundGradientMeter:
 
     def before_update(self) -> None:
         """Take in the gradient of a step, as it is before clipping, and where the step starts."""
-        total, snapshots, steps = self.trace.total, self.trace.snapshots, self.trace.steps
-        if steps % self._stride == 0:
-            snapshots = (*snapshots, flat(self._parameters))
         gradient = flat(
             [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
         )
         # Into the new vector: an earlier trace, which a checkpoint may still hold, stays as it was.
-        total = gradient if total is None else gradient.add_(total)
-        self.trace = GradientTrace(total, snapshots, steps + 1)
+        total = gradient if self.trace.total is None else gradient.add_(self.trace.total)
+        self._note_step(total, self.trace.skipped)
+
+    def skip_update(self) -> None:
+        """Note a step that makes no update: it has a place in the round, but no gradient."""
+        total = self.trace.total
+        if total is None:
+            total = torch.zeros_like(flat(self._parameters))
+        self._note_step(total, self.trace.skipped + 1)
+
+    def _note_step(self, total: torch.Tensor, skipped: int) -> None:
+        snapshots, steps = self.trace.snapshots, self.trace.steps
+        if steps % self._stride == 0:
+            snapshots = (*snapshots, flat(self._parameters))
+        self.trace = GradientTrace(total, snapshots, steps + 1, skipped)
 
     def close(self, plan: SketchPlan) -> RoundGradient:
-        """Return the round's mean gradient and the displacement along it, after the last step."""
+        """Return the round's mean gradient and the displacement along it, after the last step.
+
+        The mean is over the updates; without one it is zero.
+        """
         total, steps = self.trace.total, self.trace.steps
         if total is None:
             raise ValueError("a round without a step has no gradient")
-        mean = total / steps
+        mean = total / max(1, steps - self.trace.skipped)
         end = flat(self._parameters)
         along = [float(_dot(mean, end - start)) for start in self.trace.snapshots]
         knots = [*range(0, steps, self._stride), steps]

@@ -23,13 +23,15 @@ from lead_core.utility import GradientMemory, GradientSummary, init_memory
 class LoopState:
     """Where training stands, apart from the model's own tensors.
 
-    round, visits: rounds finished, and the training samples in them. work_done: optimizer steps and
-    full-pool passes so far. selection, memory: as the last finished round left them (for exact
-    utilities: as measured before the round under way). progress: the round under way, if any.
+    round, visits, skipped_steps: rounds finished, and in them the training samples and the steps that
+    made no update. work_done: optimizer steps and full-pool passes so far. selection, memory: as the
+    last finished round left them (for exact utilities: as measured before the round under way).
+    progress: the round under way, if any.
     """
 
     round: int
     visits: int
+    skipped_steps: int
     work_done: int
     selection: SelectionState
     memory: GradientMemory
@@ -38,7 +40,7 @@ class LoopState:
 
 def init_loop(pool: PoolView) -> LoopState:
     """Return the state before the first round."""
-    return LoopState(0, 0, 0, init_selection(pool), init_memory(pool.n_arms))
+    return LoopState(0, 0, 0, 0, init_selection(pool), init_memory(pool.n_arms))
 
 
 def pack_loop(state: LoopState, rng: np.random.Generator) -> PackedState:
@@ -58,6 +60,7 @@ def pack_loop(state: LoopState, rng: np.random.Generator) -> PackedState:
         "round": state.round,
         "visits": state.visits,
         "work_done": state.work_done,
+        "skipped_steps": state.skipped_steps,
         "reward_low": selection.reward_range.low,
         "reward_high": selection.reward_range.high,
         "sq_norms": {name: summary.sq_norm for name, summary in kept.items()},
@@ -96,6 +99,7 @@ def unpack_loop(
     return LoopState(
         values["round"],
         values["visits"],
+        values["skipped_steps"],
         values["work_done"],
         selection,
         GradientMemory(summary("previous"), of_arm),

@@ -362,6 +362,11 @@ class TrainParams(Section):
     loss_mean: Literal["sample", "token"] = Field(
         description="mean over samples of their token means, or over all response tokens"
     )
+    max_skipped_steps: int = Field(
+        ge=0,
+        description="steps without an update, for a loss or gradient that is not a finite number, "
+        "beyond which training fails",
+    )
     checkpoint_every_rounds: int = Field(ge=1, description="rounds between two resumable states")
     checkpoint_every_steps: int | None = Field(
         ge=1,
@@ -492,6 +497,11 @@ class TrackingParams(Section):
 
     uri: str | None = Field(description="MLflow tracking URI; null: mlflow.db in the workspace")
     experiment: str = Field(min_length=1, description="MLflow experiment")
+    champion: str | None = Field(
+        pattern=r"^[\w -]+$",
+        description="registered model whose alias `champion` an adapter gets that is better than the "
+        "base model and the last champion (operations.md); null: none",
+    )
 
 
 class Params(Section):
@@ -530,11 +540,33 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise LeadError(
             f"{path} is not there; run inside a LEAD workspace (a folder with dvc.yaml and params.yaml)"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _NOT_YAML as error:
         raise LeadError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from error
+    if _holds_too_much(value):
+        raise LeadError(
+            f"{path.name} stands for more than {_MOST_VALUES:,} values; do without aliases of aliases"
+        )
     if not isinstance(value, dict):
         raise LeadError(f"{path.name} must hold a mapping of sections, got {type(value).__name__}")
     return value
+
+
+# The last four are what PyYAML's own constructors raise for `2024-13-01` or `!!bool x`.
+_NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, KeyError, AttributeError, TypeError)
+_MOST_VALUES = 100_000  # aliases of aliases reach any number in a few lines, or never end
+
+
+def _holds_too_much(value: Any) -> bool:
+    """Whether `value`, written out, holds more than `_MOST_VALUES` values."""
+    open_, seen = [value], 0
+    while open_ and seen <= _MOST_VALUES:
+        one = open_.pop()
+        seen += 1
+        if isinstance(one, Mapping):
+            open_ += [*one, *one.values()]
+        elif isinstance(one, list | set | tuple):
+            open_ += one
+    return bool(open_)
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
@@ -543,9 +575,12 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     if not equals or not all(name.split(".")):
         raise LeadError(f"--set {text}: expected section.key=value")
     try:
-        return name.split("."), yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        parsed = yaml.safe_load(value)
+    except _NOT_YAML as error:
         raise LeadError(f"--set {text}: the value is not valid YAML") from error
+    if _holds_too_much(parsed):
+        raise LeadError(f"--set {name}: the value stands for more than {_MOST_VALUES:,} values")
+    return name.split("."), parsed
 
 
 def override(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -27,6 +27,19 @@ _SNIFFED_LINES = 10
 _PARQUET_ROWS = 1000
 _KEPT_CHARACTERS = 100_000  # of a broken remainder, which may be most of a file
 _LONGEST_CUT_TOKEN = 12  # characters of a JSON number or word that a block boundary can split
+_LONGEST_RECORD = 1 << 24  # characters: a file without a line's end must not fill the memory
+_DEEPEST = 100  # levels of nesting; far from where Python's own recursion ends
+_PACKED_BLOCK_BYTES = 1 << 11  # of zst, of which 4 bytes can hold 128 kB: 64 MB at once, no more
+_BOMB_RATIO = 500  # text packs to a tenth, the same line over and over to a two hundredth
+_BOMB_BYTES = 1 << 30  # below that, any ratio is harmless
+_OTHER_FORMATS = {
+    b"\x1f\x8b": "gzip (.gz)",
+    b"\x28\xb5\x2f\xfd": "Zstandard (.zst)",
+    b"PAR1": "Parquet (.parquet)",
+    b"PK\x03\x04": "a ZIP archive, which has to be unpacked",
+    b"BZh": "bzip2, which has to be unpacked",
+    b"\xfd7zXZ": "xz, which has to be unpacked",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +58,15 @@ def read_file(path: Path, label: str, on_read: OnRead | None = None) -> Iterator
     """Yield the elements of the file `path`, called `label` in errors; the label's suffix decides.
 
     JSONL, JSON (an array, or values one after the other), CSV and Parquet; the first three also
-    with .gz or .zst. Memory does not grow with the file. on_read: is told, piece by piece, how many of
-    the file's bytes (as they are on disk) have been read. Raises LeadError for a file that is missing,
-    unreadable, empty or of no known format.
+    with .gz or .zst. Memory does not grow with the file: a record longer than 16 million characters is
+    reported, not read. on_read: is told, piece by piece, how many of the file's bytes (as they are on
+    disk) have been read. Raises LeadError for a file that is missing, unreadable, empty or of no known
+    format.
     """
     if path.is_dir():
         raise LeadError(f"{label} is a directory; name its files, as in {label}/*.jsonl")
+    if path.exists() and not path.is_file():
+        raise LeadError(f"{label} is a pipe or a device; expected a regular file")
     suffix = format_suffix(label)
     empty = True
     try:
@@ -103,6 +119,7 @@ class _Text:
             head += block
             if len(head) >= _SNIFFED_BYTES:
                 break
+        _check_text(head, label)
         self.encoding = json.detect_encoding(head)
         errors = "surrogateescape" if self.encoding.startswith("utf-8") else "backslashreplace"
         self._decoder = codecs.getincrementaldecoder(self.encoding)(errors)
@@ -115,12 +132,16 @@ class _Text:
         yield self._decoder.decode(b"", final=True)
 
     def lines(self) -> Iterator[str]:
-        """Yield lines, each with its newline. Only newlines end one: U+2028 may stand in text."""
+        """Yield lines, each with its newline. Only newlines end one: U+2028 may stand in text.
+
+        Of a line that is too long, only as much comes as shows it (see `_is_too_long`).
+        """
         rest = ""
         for text in self:
             *whole, rest = (rest + text).split("\n")
             for line in whole:
                 yield line + "\n"
+            rest = rest[: _LONGEST_RECORD + 2]
         if rest:
             yield rest
 
@@ -128,16 +149,38 @@ class _Text:
         import zstandard
 
         suffix = Path(label.lower()).suffix
+        most = max(_BOMB_BYTES, _BOMB_RATIO * path.stat().st_size)
         try:
             with path.open("rb") as file:
                 before = 0
                 for block in _unpacked(file, suffix):
-                    yield block
+                    yield block[:most]
+                    most -= len(block)
+                    if most < 0:
+                        self.damage = (
+                            f"it unpacks to more than {_BOMB_RATIO} times its size, as no text "
+                            "does: unpack it yourself if it is what you want"
+                        )
+                        return
                     if on_read is not None:
                         on_read(file.tell() - before)
                         before = file.tell()
         except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
             self.damage = f"the compressed data is damaged or cut off here ({error})"
+
+
+def _check_text(head: bytes, label: str) -> None:
+    """Raise LeadError for a file that begins like another format than its name tells."""
+    for magic, name in _OTHER_FORMATS.items():
+        if head.startswith(magic):
+            raise LeadError(f"{label} holds no text but {name}; give it the name of its format")
+
+
+def _is_too_long(line: str) -> bool:
+    return len(line) > _LONGEST_RECORD + 1  # with its newline
+
+
+_TOO_LONG = Rejection(Reason.TOO_LONG, f"longer than {_LONGEST_RECORD:,} characters: not read")
 
 
 def _unpacked(file: BufferedReader, suffix: str) -> Iterator[bytes]:
@@ -158,7 +201,7 @@ def _unpack_zst(stream: BufferedReader) -> Iterator[bytes]:
     import zstandard
 
     decompressor = None
-    while block := stream.read(_BLOCK_BYTES):
+    while block := stream.read(_PACKED_BLOCK_BYTES):
         while block:
             if decompressor is None:
                 decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
@@ -206,8 +249,11 @@ def _json_lines(text: _Text) -> Iterator[Element]:
         content = line.strip().lstrip("\ufeff")  # a byte order mark inside: files put together
         if not content:
             continue
+        if _is_too_long(line):
+            yield Element(content[:_KEPT_CHARACTERS], number, _TOO_LONG)
+            continue
         try:
-            yield Element(json.loads(content), number)
+            yield _element(json.loads(content), number, content)
         except (ValueError, RecursionError) as error:
             ended_early = text.damage is not None and not line.endswith("\n")
             reason = Reason.CUT_OFF if ended_early else Reason.BAD_JSON
@@ -227,6 +273,7 @@ class _Window:
         self.text = ""
         self.line = 1
         self.position = 0
+        self.last = ""  # what was consumed last
 
     def grow(self) -> bool:
         """Drop what was consumed and append as much again, one block at least; False at the end."""
@@ -243,6 +290,7 @@ class _Window:
 
     def consume(self, end: int) -> None:
         self.line += self.text.count("\n", self.position, end)
+        self.last = self.text[self.position : end]
         self.position = end
 
     def next_character(self) -> str:
@@ -294,7 +342,7 @@ def _json_values(text: _Text, *, in_array: bool) -> Iterator[Element]:
         except (ValueError, RecursionError) as error:
             yield _broken(window, _explain(error))
             return
-        yield Element(value, line)
+        yield _element(value, line, window.last)
         first = False
     if in_array and character == "":
         yield _broken(window, text.damage or "the file ends before the array does")
@@ -304,6 +352,25 @@ def _json_values(text: _Text, *, in_array: bool) -> Iterator[Element]:
             yield _broken(window, "there is text after the end of the array")
     elif text.damage:
         yield _broken(window, text.damage)
+
+
+def _element(value: Any, line: int, text: str) -> Element:
+    """Return what `text` stands for; nested too deeply, it is a problem to whoever looks."""
+    if text.count("[") + text.count("{") > _DEEPEST and _is_deep(value):
+        kept = text.strip()[:_KEPT_CHARACTERS]
+        return Element(kept, line, Rejection(Reason.BAD_JSON, _explain(RecursionError())))
+    return Element(value, line)
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether `value` has more than `_DEEPEST` levels."""
+    level = [value]
+    for _ in range(_DEEPEST + 1):
+        inner = [
+            v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)
+        ]
+        level = [one for values in inner for one in values]
+    return bool(level)
 
 
 _DECODER = json.JSONDecoder()
@@ -318,6 +385,8 @@ def _decode_next(window: _Window) -> Any:
             unfinished = error.msg.startswith("Unterminated string")
             if not unfinished and error.pos < len(window.text) - _LONGEST_CUT_TOKEN:
                 raise
+            if len(window.text) - window.position > _LONGEST_RECORD:
+                raise ValueError(_TOO_LONG.detail) from None
             if not window.grow():
                 if unfinished or error.pos >= len(window.text):
                     raise EOFError from None
@@ -349,7 +418,7 @@ def _explain(error: ValueError | RecursionError) -> str:
 
 def _csv(text: _Text, label: str) -> Iterator[Element]:
     """Yield rows as ``{column: text}``. Quoting is strict, else a lost quote merges rows silently."""
-    csv.field_size_limit(2**31 - 1)
+    csv.field_size_limit(_LONGEST_RECORD)
     taken: list[str] = []
 
     def lines() -> Iterator[str]:
@@ -376,7 +445,9 @@ def _csv(text: _Text, label: str) -> Iterator[Element]:
             continue
         if row is None:
             break
-        if row and len(row) != len(header):
+        if any(map(_is_too_long, taken)):
+            yield Element("".join(taken)[:_KEPT_CHARACTERS], line, _TOO_LONG)
+        elif row and len(row) != len(header):
             detail = f"the row has {len(row)} cells, the header {len(header)}"
             yield Element("".join(taken), line, Rejection(Reason.BAD_CSV, detail))
         elif row:

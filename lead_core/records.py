@@ -67,6 +67,7 @@ _PAIRS = {  # prompt key: response keys, the usual one first
 }
 _CONTEXT_KEYS = ("input", "context")  # text that belongs to the instruction
 _SYSTEM_KEYS = ("system", "system_prompt")
+_VERDICT_KEYS = ("label", "kto_tag")
 _MEDIA_KEYS = ("image", "images", "audio", "audios", "video", "videos")
 _SHOWN_KEYS = 12
 
@@ -140,6 +141,10 @@ def _convert(record: Any) -> list[Message]:
         raise _RejectedError(
             Reason.PREFERENCE,
             "chosen/rejected pairs are preference data, instruction tuning needs one response each",
+        )
+    if any(given.get(key) is False for key in _VERDICT_KEYS):
+        raise _RejectedError(
+            Reason.PREFERENCE, "its label says that people did not want this response (KTO data)"
         )
     if given.get("tools"):
         raise _RejectedError(Reason.TOOL_CALL, "it defines tools; only plain text is supported")

@@ -36,6 +36,11 @@ class RoundProgress:
         return sum(len(step.losses) for step in self.steps)
 
     @property
+    def skipped_steps(self) -> int:
+        """Return how many of the steps made no update."""
+        return sum(step.skipped is not None for step in self.steps)
+
+    @property
     def complete(self) -> bool:
         """Whether all of the round's steps are taken."""
         return self.samples_done == len(self.picks.indices)
@@ -73,6 +78,7 @@ def pack_progress(progress: RoundProgress) -> PackedState:
     values = {
         "picks": {name: value for name, value in drawn.items() if not is_array[name]},
         "step_samples": [len(step.losses) for step in steps],
+        "step_skipped": [step.skipped for step in steps],
         "snapshots": len(trace.snapshots),
     }
     return PackedState(values, arrays, tensors)
@@ -92,10 +98,16 @@ def unpack_progress(packed: PackedState, device: torch.device | str) -> RoundPro
         np.split(arrays[f"{_STEPS}losses"], cuts),
         np.split(arrays[f"{_STEPS}lengths"], cuts),
         arrays[f"{_STEPS}learning_rates"].tolist(),
+        packed.values["step_skipped"],
         strict=True,
     )
     snapshots = (tensors[f"{_SNAPSHOTS}{i}"] for i in range(packed.values["snapshots"]))
+    taken = tuple(StepResult(*step) for step in steps)
+    progress = RoundProgress(picks, taken)
     trace = GradientTrace(
-        tensors[_TOTAL].to(device), tuple(copy.to(device) for copy in snapshots), len(sizes)
+        tensors[_TOTAL].to(device),
+        tuple(copy.to(device) for copy in snapshots),
+        len(taken),
+        progress.skipped_steps,
     )
-    return RoundProgress(picks, tuple(StepResult(*step) for step in steps), trace)
+    return replace(progress, trace=trace)

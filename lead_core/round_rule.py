@@ -16,7 +16,13 @@ from lead_core.loop_state import LoopState
 from lead_core.reward import raw_reward, rescale_reward, update_range
 from lead_core.round_progress import RoundProgress, begin_progress
 from lead_core.selectors import Picks, PoolView, Quota, SelectionSettings, Selector
-from lead_core.selectors.contract import IntArray, SelectionState, record_use, with_utilities
+from lead_core.selectors.contract import (
+    IntArray,
+    SelectionState,
+    record_use,
+    with_utilities,
+    withdraw,
+)
 from lead_core.utility import (
     FloatArray,
     LossChange,
@@ -127,13 +133,16 @@ class RoundRule:
             steps=self.step_of(picks),
         )
         before = state.selection.utility[picks.indices]
+        known = np.isfinite(loss_seen)  # a sample without a loss keeps its utility
         after = update_utility(before, loss_seen, loss_change, self.utility.smoothing)
+        after = np.where(known, after, before)
         raw = raw_reward(before, after)
         reward = rescale_reward(state.selection.reward_range, raw)
         read = ReadOff(before, loss_seen, loss_change, after, predicted, raw, reward)
         after_round = LoopState(
             round=state.round + 1,
             visits=state.visits + len(picks.indices),
+            skipped_steps=state.skipped_steps + progress.skipped_steps,
             work_done=state.work_done,
             selection=self._learned(state.selection, picks, read),
             memory=remember(state.memory, picks.arm, gradient.summary),
@@ -154,6 +163,9 @@ class RoundRule:
                 self.utility.drift_prior_samples,
             )
             updated = with_utilities(updated, drifted)
+        # Without a loss once, without one again: it would only cost another step.
+        lost = picks.indices[~np.isfinite(read.loss_seen)]
+        updated = withdraw(self.view, updated, lost, self.settings.max_uses)
         earlier = selection.reward_range
         return replace(updated, bandit=bandit, reward_range=update_range(earlier, read.raw_reward))
 

@@ -7,6 +7,7 @@ monitoring.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from lead_core.chat import Encoded
 from lead_core.checkpoint import CheckpointStore
+from lead_core.errors import LeadError
 from lead_core.gradients import RoundGradient, SketchPlan, plan_sketch
 from lead_core.ledger import CostLedger
 from lead_core.loop_checkpoint import from_checkpoint, to_checkpoint
@@ -24,7 +26,8 @@ from lead_core.round_progress import RoundProgress
 from lead_core.round_rule import Limits, ReadOff, RoundRule, UtilitySettings
 from lead_core.selectors import Picks, PoolView, SelectionSettings, Selector
 from lead_core.selectors.contract import with_utilities
-from lead_core.training import Trainer, check_finite, check_update
+from lead_core.step_result import StepResult
+from lead_core.training import Trainer, blamed_samples, check_update, explain_skip
 from lead_core.utility import FloatArray, PredictedChange
 
 Measure = Callable[[Sequence[Encoded]], FloatArray]
@@ -56,6 +59,7 @@ class Interrupted(Exception):
 class RoundLoop:
     """The fixed parts of one training run; what changes is in `LoopState` and the trainer.
 
+    max_skipped_steps: steps without an update (see `Trainer.step`) beyond which training fails.
     checkpoint_every_steps: also save inside a round, so many pieces of work after the last checkpoint;
     None: never. measure: current loss of given samples (only `iterative` calls it). monitor: held-out
     loss after a round, or None. on_round: told of each finished round, and before a resume again of
@@ -69,6 +73,7 @@ class RoundLoop:
     utility: UtilitySettings
     limits: Limits
     effective_batch: int
+    max_skipped_steps: int
     seed: int
     ledger: CostLedger
     store: CheckpointStore
@@ -160,8 +165,25 @@ class RoundLoop:
         self.store.note_work(state.work_done + 1, "training", len(samples), tokens)
         with self.ledger.charged_to("training"):
             step = self.trainer.step(samples, meter)
-        check_finite(step.losses, self.pool.ids[chosen], state.round + 1)
-        return replace(progress, steps=(*progress.steps, step), trace=meter.trace)
+        progress = replace(progress, steps=(*progress.steps, step), trace=meter.trace)
+        if step.skipped:
+            skipped = state.skipped_steps + progress.skipped_steps
+            self._tell_skip(explain_skip(step, self.pool.ids[chosen], state.round + 1), skipped)
+        return progress
+
+    def _tell_skip(self, reason: str, skipped: int) -> None:
+        """Say that a step made no update, the `skipped`-th; LeadError when these are too many."""
+        if skipped > self.max_skipped_steps:
+            raise LeadError(
+                f"{reason}, and no more than {self.max_skipped_steps} steps may be skipped for that "
+                "(train.max_skipped_steps); lower train.learning_rate, or look at these records in "
+                "the pool"
+            )
+        print(
+            f"{reason}; step skipped ({skipped} of at most {self.max_skipped_steps})",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _finish_round(
         self, state: LoopState, progress: RoundProgress, plan: SketchPlan
@@ -181,11 +203,13 @@ class RoundLoop:
     ) -> RoundReport:
         """Return the records of the round that led to `state`."""
         picks, steps, predicted = progress.picks, progress.steps, read.predicted
+        known = np.isfinite(read.loss_seen)
         record = {
             "round": state.round,
             **_draw_record(picks),
             "n_selected": len(picks.indices),
             "steps": len(steps),
+            "skipped": self._skip_records(picks, steps),
             "eta": float(np.array([step.learning_rate for step in steps]).sum()),
             "grad_sq_norm": gradient.summary.sq_norm,
             "grad_sq_norm_arm": predicted.sq_norm_arm,
@@ -196,7 +220,7 @@ class RoundLoop:
             "reward_raw": read.raw_reward,
             "reward": read.reward,
             "tokens": sum(int(step.lengths.sum()) for step in steps),
-            "mean_loss": float(read.loss_seen.mean()),
+            "mean_loss": float(read.loss_seen[known].mean()) if known.any() else None,
             "distinct": state.selection.distinct,
             "heldout_loss": self.monitor(state.round),
         }
@@ -229,6 +253,19 @@ class RoundLoop:
         }
         names, rows = list(columns), zip(*(c.tolist() for c in columns.values()), strict=True)
         return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _skip_records(self, picks: Picks, steps: Sequence[StepResult]) -> list[dict[str, Any]]:
+        """Return the round's steps (from 1) that made no update: what was not finite, and whose."""
+        step_of = self.rule.step_of(picks)
+        return [
+            {
+                "step": number + 1,
+                "not_finite": step.skipped,
+                "ids": blamed_samples(step, self.pool.ids[picks.indices[step_of == number]]),
+            }
+            for number, step in enumerate(steps)
+            if step.skipped
+        ]
 
     def _with_exact_utilities(self, state: LoopState) -> LoopState:
         """Replace the utilities of all samples that may be picked by their true current loss."""

@@ -23,6 +23,7 @@ from filelock import FileLock
 
 from lead_core.errors import LeadError
 from lead_core.storage import sha256_file
+from lead_core.tracking_champion import PROMOTION_TAG, promote
 from lead_core.tracking_names import first_line, flatten_params, legal_tags, redact
 from lead_core.tracking_outbox import Event, Outbox, Sent, list_outboxes
 from lead_core.tracking_process import ending_after, is_alive, origin_tags, sigterm_as_exit
@@ -166,6 +167,7 @@ class _MlflowCarrier:
     """Brings the outbox of an open run to MLflow, after those that earlier processes left."""
 
     def __init__(self, settings: TrackingSettings):
+        self.verdict: str | None = None  # what became of the run's candidate for champion
         self._settings = settings
         self._sender: _Sender | None = None
 
@@ -191,6 +193,7 @@ class _MlflowCarrier:
                 sender = _Sender(store, outbox)
             sender.send_record()
             sender.send_files()
+        self.verdict = sender.verdict or self.verdict
         self._sender = sender
 
     def save_adapter(self, path: Path, model: Any, tokenizer: Any, base_model_dir: Path) -> None:
@@ -392,6 +395,7 @@ class _Sender:
 
     def __init__(self, store: _Store, outbox: Outbox):
         self.refused = 0
+        self.verdict: str | None = None
         self._store = store
         self._client = store.client
         self._outbox = outbox
@@ -441,6 +445,7 @@ class _Sender:
             "artifact": self._send_artifact,
             "table": self._send_table,
             "adapter": self._send_adapter,
+            "promote": self._send_promotion,
         }
         end = self._sent.files
         for event, end in self._outbox.read(self._sent.files):
@@ -626,6 +631,17 @@ class _Sender:
         self._client.log_model_artifacts(model.model_id, str(path))
         self._client.finalize_logged_model(model.model_id, "READY")
         self._client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
+
+    def _send_promotion(self, event: Event) -> None:
+        import pandas as pd
+
+        candidate = pd.read_parquet(self._outbox.directory / event["file"])
+        run_id = str(self.run_id)  # known: the opening comes before any file
+        verdict = promote(self._client, run_id, event["name"], candidate, event["model_sha256"])
+        self.verdict = verdict.reason
+        figures = {f"promotion/{name}": value for name, value in verdict.figures.items()}
+        self._send_points([_Point(*item, None, event["time"]) for item in figures.items()])
+        self._send_tags({"tags": legal_tags({PROMOTION_TAG: verdict.reason})})
 
     def _send_close(self, event: Event) -> None:
         if event["failure"]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from lead_core.tracking_champion import PROMOTION_TAG
 from lead_core.tracking_names import first_line, legal_name, legal_tags, redact
 from lead_core.tracking_outbox import Event, Outbox, create_outbox
 
@@ -33,6 +34,10 @@ class Carrier(Protocol):
     def run_id(self) -> str | None:
         """The server's id of the run; None while it is not known."""
 
+    @property
+    def verdict(self) -> str | None:
+        """What became of the run's candidate for champion; None while that is not decided."""
+
     def deliver(self, outbox: Outbox) -> None:
         """Send all that has not arrived yet."""
 
@@ -51,6 +56,7 @@ class TrackedRun:
         self._next_flush = 0.0
         self._retry_seconds = 0.0  # above 0 during an outage
         self._warned = False
+        self._refusal: str | None = None  # of a champion
         self._names: dict[str, str] = {}
         self._skipped: Counter[str] = Counter()
         try:
@@ -136,6 +142,28 @@ class TrackedRun:
             return path
 
         self._record_file({"do": "adapter"}, save)
+
+    def offer_champion(self, name: str, heldout: Path, model_sha256: str) -> None:
+        """Let the run's adapter become champion of the registered model `name`, if it is better.
+
+        heldout: Parquet with columns id and tuned_loss. Decided when the server can be reached.
+        """
+
+        def copy(directory: Path) -> Path:
+            return Path(shutil.copy2(heldout, directory / heldout.name))
+
+        self._record_file({"do": "promote", "name": name, "model_sha256": model_sha256}, copy)
+
+    def refuse_champion(self, reason: str) -> None:
+        """Say why the run's adapter does not even come into question as champion."""
+        self._refusal = reason
+        self.set_tags({PROMOTION_TAG: reason})
+
+    @property
+    def verdict(self) -> str:
+        """What became of the run's adapter as a candidate for champion, in one line."""
+        undecided = "undecided, for MLflow cannot be reached; the next run or `lead sync` decides"
+        return self._refusal or self._carrier.verdict or undecided
 
     def close(self, status: str, failure: str | None = None) -> None:
         """End the run as FINISHED, or as FAILED or KILLED for the reason `failure`."""

@@ -78,7 +78,8 @@ class Trainer:
         """Take one optimizer step on `samples`, whose number is the divisor of their mean.
 
         The objective is the mean over samples of their mean response-token loss (or the mean over
-        response tokens), so it does not depend on how the batch is cut into micro-batches.
+        response tokens), so it does not depend on how the batch is cut into micro-batches. A loss or
+        gradient that is not finite leaves model and optimizer as they were; the schedule goes on.
         """
         lengths = np.array([len(sample.input_ids) for sample in samples])
         response_tokens = sum(len(s.input_ids) - s.response_start for s in samples)
@@ -101,14 +102,26 @@ class Trainer:
                     objective = token_losses.sum() / response_tokens
                 self.accelerator.backward(objective)
             losses[indices] = means.detach().cpu().numpy()
-        if meter is not None:
-            meter.before_update()
-        if self.settings.max_grad_norm is not None:
-            self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
-        self.optimizer.step()
+        skipped = self._not_finite(losses)
+        if skipped is None:
+            if meter is not None:
+                meter.before_update()
+            if self.settings.max_grad_norm is not None:
+                self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+            self.optimizer.step()
+        elif meter is not None:
+            meter.skip_update()
         self.optimizer.zero_grad(set_to_none=True)
         self.steps_done += 1
-        return StepResult(losses, lengths, learning_rate)
+        return StepResult(losses, lengths, 0.0 if skipped else learning_rate, skipped)
+
+    def _not_finite(self, losses: np.ndarray) -> Literal["loss", "gradient"] | None:
+        """Return what forbids the update that the gradients ask for; None if nothing does."""
+        if not np.isfinite(losses).all():
+            return "loss"
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        return None if torch.isfinite(norm) else "gradient"
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return all that a checkpoint needs of the trainer, as named tensors."""
@@ -157,12 +170,15 @@ def check_update(gradient: RoundGradient, round_number: int) -> None:
         )
 
 
-def check_finite(losses: np.ndarray, ids: np.ndarray, round_number: int) -> None:
-    """Raise LeadError naming the samples whose loss is not a finite number."""
-    bad = [ids[i] for i in np.flatnonzero(~np.isfinite(losses))]
-    if bad:
-        raise LeadError(
-            f"round {round_number}: the loss of {', '.join(bad[:5])}"
-            f"{' and others' if len(bad) > 5 else ''} is not a finite number; lower "
-            "train.learning_rate, or look at these records in the pool"
-        )
+def explain_skip(step: StepResult, ids: np.ndarray, round_number: int) -> str:
+    """Return in one line why a step on the samples `ids` [n] was skipped; up to five are named."""
+    blamed = blamed_samples(step, ids)
+    named = ", ".join(blamed[:5]) + (" and others" if len(blamed) > 5 else "")
+    return f"round {round_number}: the {step.skipped} of {named} is not a finite number"
+
+
+def blamed_samples(step: StepResult, ids: np.ndarray) -> list[str]:
+    """Return those of the samples `ids` [n] for which a step was skipped: all, if by the gradient."""
+    if step.skipped == "gradient":  # which is a sum over samples
+        return [str(name) for name in ids]
+    return [str(name) for name in ids[~np.isfinite(step.losses)]]

@@ -138,8 +138,11 @@ def share_of_round(learning_rates: FloatArray, steps: NDArray[np.int64]) -> Floa
 
     learning_rates [S] of the round's steps, steps [n] the 0-based step that consumed each sample. A
     sample's loss is read just before its own step, which is thus part of what is still to come.
+    0 where no step made an update.
     """
     remaining = np.cumsum(learning_rates[::-1])[::-1]
+    if remaining[0] == 0.0:
+        return np.zeros(len(steps))
     return np.asarray(remaining[steps] / remaining[0], dtype=np.float64)
 
 

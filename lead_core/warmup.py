@@ -15,7 +15,7 @@ from lead_core.chat import Encoded
 from lead_core.errors import LeadError
 from lead_core.model import ResponseLoss, add_adapter
 from lead_core.progress import progress
-from lead_core.training import OptimizerSettings, Trainer
+from lead_core.training import OptimizerSettings, StepResult, Trainer
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def warm_up(
 
     losses float64 [n]: what the model as it is makes of `samples`. The records trained on are drawn
     from those where it is finite, all of them if they are fewer than `settings.samples`; every epoch
-    goes through them in another order. Raises LeadError when a loss stops being finite.
+    goes through them in another order. Raises LeadError when a loss or gradient is not finite.
     """
     rng = np.random.default_rng(seed)
     candidates = np.flatnonzero(np.isfinite(losses))
@@ -78,14 +78,14 @@ def warm_up(
             for start in range(0, size, settings.effective_batch):
                 batch = [samples[i] for i in order[start : start + settings.effective_batch]]
                 result = trainer.step(batch)
-                _check_finite(result.losses, trainer.steps_done)
+                _check_finite(result, trainer.steps_done)
                 done.advance(len(batch))
     loss.eval()
 
 
-def _check_finite(losses: np.ndarray, step: int) -> None:
-    if not np.isfinite(losses).all():
+def _check_finite(result: StepResult, step: int) -> None:
+    if result.skipped:
         raise LeadError(
-            f"score.warmup: a loss of step {step} is not a finite number; lower "
+            f"score.warmup: a {result.skipped} of step {step} is not a finite number; lower "
             "score.warmup.learning_rate in params.yaml"
         )

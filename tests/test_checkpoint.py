@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lead_core.checkpoint import Checkpoint, CheckpointStore
+from lead_core.checkpoint import SCHEMA, Checkpoint, CheckpointStore
 
 
 def make(number: int) -> Checkpoint:
@@ -145,14 +145,14 @@ def test_work_that_a_damaged_checkpoint_held_is_lost_in_the_end(tmp_path):
 def test_checkpoints_of_another_schema_are_refused_and_training_starts_anew(tmp_path, capsys):
     filled(tmp_path)
     for path in tmp_path.glob("checkpoint-*/checkpoint.json"):
-        path.write_text(path.read_text().replace('"schema": 2', '"schema": 1'))
+        path.write_text(path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 1'))
     (tmp_path / "work.jsonl").write_text(
         '{"attempt": 1, "rounds_done": 0}\n{"attempt": 1, "round": 1}\n'
     )
     store = CheckpointStore(tmp_path)
     assert store.load_latest() is None
     assert store.begin_attempt(0) == (0, 0)
-    assert capsys.readouterr().err.count("schema 1, this version reads 2") == 2
+    assert capsys.readouterr().err.count(f"schema 1, this version reads {SCHEMA}") == 2
 
 
 def test_nothing_is_pickled(tmp_path):

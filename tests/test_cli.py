@@ -157,7 +157,8 @@ def test_a_dry_run_says_what_would_run_and_why_and_writes_nothing(call, workspac
     before = sorted(path.name for path in workspace.iterdir())
     code, out, _ = call("run", "--dry-run")
     assert code == 0
-    assert out.splitlines()[1:] == ["train: never run", "report: never run; follows train"]
+    assert out.splitlines()[1:3] == ["train: never run", "report: never run; follows train"]
+    assert out.splitlines()[-1] == "          not counting train, report: never run here"
     assert "sources.lock.json would be written anew: " in out
     assert sorted(path.name for path in workspace.iterdir()) == before
 

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from flows.cli import _parse_seeds
-from flows.fidelity import FidelityPlan, configured_estimator, pending_seeds, probed_params
+from flows.fidelity import (
+    FidelityPlan,
+    configured_estimator,
+    deciding_params,
+    pending_seeds,
+    probed_params,
+)
 from lead_core.errors import LeadError
 from lead_core.params import load_params
 from lead_core.storage import sha256_json
@@ -109,3 +115,13 @@ def test_seeds_are_numbers_with_commas():
     for text in ("", "0,,1", "one", "-1"):
         with pytest.raises(LeadError, match="--seeds must be whole numbers with commas between"):
             _parse_seeds(text)
+
+
+def test_the_committed_results_are_of_the_parameters_that_decide_one_today():
+    """A key that decides nothing must not be part of their identity: hours would be orphaned."""
+    for path in (PARAMS.parent / "results/fidelity").glob("fidelity-seed*.json"):
+        measured = json.loads(path.read_text())["params"]
+        now = deciding_params(load_params(PARAMS))
+        assert {name: set(now[name]) for name in now if name != "seed"} == {
+            name: set(measured[name]) for name in measured if name != "seed"
+        }

@@ -75,10 +75,20 @@ def test_a_failure_carries_the_stages_exit_code_its_reason_and_its_last_lines(wo
 
 
 def test_a_stage_without_a_reason_is_reported_with_dvcs(workspace):
-    (workspace / "train.sh").write_text("kill -9 $$\n")
+    (workspace / "train.sh").write_text("kill -6 $$\n")
     error = failure(workspace)
     assert error.line.startswith("stage train failed: failed to reproduce 'train': failed to run")
     assert error.exit_code not in (0, 75)
+
+
+def test_a_killed_stage_names_what_kills_without_a_word(workspace):
+    (workspace / "train.sh").write_text("kill -9 $$\n")
+    error = failure(workspace)
+    assert error.line == (
+        "stage train was killed, as the system does when memory runs out; if it was that, lower "
+        "train.micro_batch_tokens or data.max_tokens, and run again"
+    )
+    assert error.exit_code == 137
 
 
 def test_a_stage_that_dvc_cannot_start_is_reported_with_dvcs_reason(workspace):

@@ -21,9 +21,9 @@ BY_ARM = Picks(INDICES, 1, np.array([0.25, 0.75]), np.array([0.0, 1.5]), np.arra
 BY_RANK = Picks(INDICES)
 STEPS = (
     StepResult(np.array([1.5, 0.1]), np.array([12, 30]), 2e-4),
-    StepResult(np.array([0.3, 2.5]), np.array([8, 9]), 1.9e-4),
+    StepResult(np.array([0.3, np.nan]), np.array([8, 9]), 0.0, "loss"),
 )
-TRACE = GradientTrace(torch.tensor([0.1, -3.0]), (torch.ones(2), torch.tensor([0.9, 1.2])), 2)
+TRACE = GradientTrace(torch.tensor([0.1, -3.0]), (torch.ones(2), torch.tensor([0.9, 1.2])), 2, 1)
 
 
 def through_disk(progress: RoundProgress, folder) -> RoundProgress:

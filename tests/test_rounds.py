@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,7 @@ def make_loop(folder, *, selector="lead", n=48, seed=0, dropout=0.0, stop=lambda
         "utility": UTILITY,
         "limits": Limits(distinct=24, visits=30, rounds=None),
         "effective_batch": 4,
+        "max_skipped_steps": 0,
         "seed": seed,
         "ledger": ledger,
         "store": CheckpointStore(folder),
@@ -443,11 +445,99 @@ def test_being_stopped_saves_every_step_whatever_the_checkpoint_interval(tmp_pat
     assert saved.values["round"] == len(reports) == 1
 
 
-def test_an_update_that_is_no_number_ends_training_with_its_round(tmp_path):
-    loop, _ = make_loop(tmp_path, limits=Limits(24, 4, None))
-    loop.trainer.parameters[0].register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(LeadError, match="round 1: the adapter is no longer made of finite numbers"):
-        loop.run()
+def without_loss(loop, victim):
+    """Return `loop` whose model finds no finite loss for the sample `victim`."""
+    ids = loop.pool.encoded([victim])[0].input_ids
+
+    def spoil(_module, inputs, losses):
+        [batch] = inputs
+        rows = [n for n, row in enumerate(batch.input_ids.tolist()) if row[: len(ids)] == ids]
+        return losses.masked_fill(torch.isin(batch.rows, torch.tensor(rows)), float("nan"))
+
+    loop.trainer.loss.register_forward_hook(spoil)
+    return loop
+
+
+def poisoned(loop, *, at):
+    """Return `loop` whose gradient is infinite in the step whose 0-based number is in `at`."""
+    loop.trainer.parameters[0].register_hook(
+        lambda gradient: gradient * (float("inf") if loop.trainer.steps_done in at else 1.0)
+    )
+    return loop
+
+
+BAD_STEPS = (1, 2, 6)
+
+
+@pytest.fixture(scope="module")
+def with_skips(tmp_path_factory):
+    """The loop and reports of a run of LONG_ROUNDS in which three steps had no finite gradient."""
+    loop, reports = make_loop(tmp_path_factory.mktemp("skips"), max_skipped_steps=3, **LONG_ROUNDS)
+    state = poisoned(loop, at=BAD_STEPS).run()
+    assert state.skipped_steps == 3
+    return loop, reports
+
+
+def test_skipped_steps_are_named_counted_and_cost_their_forwards(with_skips, undisturbed):
+    loop, reports = with_skips
+    rows = {row["id"]: row for report in reports for row in report.samples}
+    told = [(r.round["round"], skip) for r in reports for skip in r.round["skipped"]]
+    assert len(told) == 3
+    assert {skip["not_finite"] for _, skip in told} == {"gradient"}
+    assert all(set(skip["ids"]) <= set(rows) for _, skip in told)
+    assert loop.ledger.sequences["training"] == sum(len(r.samples) for r in reports)
+    assert loop.trainer.steps_done == sum(r.round["steps"] for r in reports)
+    first, plain = reports[0].round, undisturbed[1][0].round
+    assert first["eta"] < plain["eta"]  # the first round drew the same samples, and moved less
+
+
+@pytest.mark.parametrize("stop_at", range(1, 13, 2))
+def test_a_run_with_skipped_steps_resumes_to_the_same_bits(tmp_path, with_skips, stop_at):
+    whole, expected = with_skips
+    options = {**LONG_ROUNDS, "max_skipped_steps": 3}
+    loop, _ = make_loop(tmp_path, stop=stopping_at(stop_at), **options)
+    with pytest.raises(Interrupted):
+        poisoned(loop, at=BAD_STEPS).run()
+    again, reports = make_loop(tmp_path, **options)
+    poisoned(again, at=BAD_STEPS).run()
+    assert_same_training(again, reports, whole, expected)
+    assert again.ledger.as_dict() == whole.ledger.as_dict()
+
+
+def test_one_skipped_step_more_than_allowed_ends_training_with_round_and_samples(tmp_path, capsys):
+    loop, _ = make_loop(tmp_path, max_skipped_steps=2, **LONG_ROUNDS)
+    with pytest.raises(LeadError) as error:
+        poisoned(loop, at=BAD_STEPS).run()
+    assert re.fullmatch(
+        r"round 2: the gradient of [0-9a-f, ]+ is not a finite number, and no more than 2 steps may "
+        r"be skipped for that \(train\.max_skipped_steps\); lower train\.learning_rate, or look at "
+        r"these records in the pool",
+        str(error.value),
+    )
+    assert "step skipped (2 of at most 2)" in capsys.readouterr().err
+
+
+def test_a_sample_without_a_loss_keeps_its_utility_and_never_comes_again(tmp_path):
+    plain, reports = make_loop(tmp_path / "plain", selector="random")
+    plain.run()
+    victim = int(reports[0].samples[0]["id"], 16)
+    loop, reports = make_loop(tmp_path / "bad", selector="random", max_skipped_steps=1)
+    state = without_loss(loop, victim).run()
+    [row] = [s for r in reports for s in r.samples if int(s["id"], 16) == victim]
+    assert np.isnan(row["loss_seen"])
+    assert row["utility_after"] == row["utility_before"]
+    assert state.selection.uses[victim] == loop.settings.max_uses
+    assert np.isfinite(state.selection.utility).all()
+
+
+def test_a_round_of_skipped_steps_alone_changes_nothing_but_counts(tmp_path):
+    loop, reports = make_loop(tmp_path, limits=Limits(24, 8, None), max_skipped_steps=1)
+    before = adapter_of(loop)
+    poisoned(loop, at={0}).run()
+    first, second = (report.round for report in reports)
+    assert (first["grad_sq_norm"], first["eta"], first["loss_change"]) == (0.0, 0.0, 0.0)
+    assert second["grad_sq_norm"] > 0
+    assert not same(adapter_of(loop), before)
 
 
 def test_a_pool_without_an_arm_trains_nothing(tmp_path):

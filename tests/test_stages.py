@@ -63,6 +63,21 @@ def call(workspace: Path, module: str, *arguments: str, code: int = 0) -> str:
     return done.stdout
 
 
+def limited_to(workspace: Path, size: int, module: str, *arguments: str) -> str:
+    """Like `call` for a run that fails: no file may grow beyond `size` bytes, as on a full disk."""
+    done = subprocess.run(
+        ["prlimit", f"--fsize={size}", sys.executable, "-m", module, *arguments],
+        cwd=workspace,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2, done.stdout
+    return done.stdout
+
+
 def hashes(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -317,6 +332,15 @@ def test_a_training_within_something_longer_is_not_finished_and_drops_nobodys_st
     assert not other.exists()
 
 
+def test_a_full_disk_ends_training_in_one_line_and_the_rerun_has_the_same_bits(workspace, copy):
+    train_afresh(copy)
+    output = limited_to(copy, 4096, "flows.stages", "train")
+    assert "Traceback" not in output
+    assert "cannot be written (File too large); make room, with `lead gc` for example" in output
+    call(copy, "flows.stages", "train")
+    assert hashes(copy / "artifacts/train") == hashes(workspace / "artifacts/train")
+
+
 def test_another_algorithm_does_not_continue_a_finished_training(workspace, copy):
     utility = copy / "lead_core/utility.py"
     utility.write_text(
@@ -365,6 +389,32 @@ def test_training_and_evaluation_share_one_mlflow_run_with_what_people_compare(w
     assert [d.dataset.name for d in run.inputs.dataset_inputs] == ["pool", "selected"]
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"selection.json", "train", "eval"} <= artifacts
+
+
+def test_an_evaluation_offers_its_adapter_as_champion_and_says_what_became_of_it(copy):
+    output = call(copy, "flows.stages", "evaluate", "--set", "tracking.champion=night")
+    (run,) = runs_of(copy)[1]
+    reason = run.data.tags["lead.promotion"]
+    assert output.splitlines()[-1] == f"promotion: {reason}"
+    pair = json.loads((copy / "artifacts/eval/results.json").read_text())["paired"]
+    better = pair["lead_heldout/loss"]["high"] < 0
+    assert reason.startswith(
+        "night version 1 is champion" if better else "not better than the base"
+    )
+
+
+def test_gc_keeps_the_state_that_params_ask_for_and_frees_the_rest(copy):
+    (own,) = (copy / ".lead_state").glob("train-*")
+    other = Path(shutil.copytree(own, own.with_name("train-of-earlier-parameters")))
+    for path in [*own.rglob("*"), *other.rglob("*"), own, other]:
+        os.utime(path, (0, 0))
+    output = call(copy, "lead", "gc", "--dry-run")
+    assert other.exists()
+    assert f".lead_state/{other.name}: state of a training that params.yaml no longer" in output
+    assert output.splitlines()[-1].endswith(" MB  would be freed")
+    assert call(copy, "lead", "gc").splitlines()[-1].endswith(" MB  freed")
+    assert own.exists()
+    assert not other.exists()
 
 
 def test_the_fidelity_benchmark_measures_each_seed_once_and_touches_no_output(copy):

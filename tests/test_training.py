@@ -5,10 +5,18 @@ from conftest import make_model
 from test_rounds import make_samples
 
 from lead_core.errors import LeadError
-from lead_core.gradients import RoundGradientMeter, flat
+from lead_core.gradients import RoundGradient, RoundGradientMeter, flat
 from lead_core.ledger import CostLedger, count_forwards
 from lead_core.model import ResolvedRuntime, ResponseLoss, add_adapter, decoder_of
-from lead_core.training import OptimizerSettings, Trainer, check_finite
+from lead_core.training import (
+    OptimizerSettings,
+    StepResult,
+    Trainer,
+    blamed_samples,
+    check_update,
+    explain_skip,
+)
+from lead_core.utility import GradientSummary
 
 
 def make_trainer(*, micro_batch_tokens=10_000, loss_mean="sample", max_grad_norm=None, rate=1e-2):
@@ -112,7 +120,65 @@ def test_a_restored_trainer_goes_on_as_if_nothing_had_happened():
     assert other.learning_rate_at(other.steps_done) == trainer.learning_rate_at(4)
 
 
-def test_a_loss_that_is_no_number_names_its_samples_and_round():
-    losses = np.array([1.0, np.nan, np.inf])
-    with pytest.raises(LeadError, match="round 4: the loss of b, c is not a finite number"):
-        check_finite(losses, np.array(["a", "b", "c"]), 4)
+def poisoned(trainer, at):
+    """Make the parameter's gradient infinite in the `at`-th backward pass, from 1."""
+    calls = iter(range(1, 1000))
+    trainer.parameters[0].register_hook(
+        lambda gradient: gradient * (float("inf") if next(calls) == at else 1.0)
+    )
+
+
+def test_a_gradient_that_is_not_finite_leaves_model_and_optimizer_as_they_were():
+    trainer, ledger = make_trainer(max_grad_norm=1.0)
+    poisoned(trainer, at=2)
+    step(trainer, ledger, make_samples(3))
+    before = trainer.tensors()
+    result, total = step(trainer, ledger, make_samples(3))
+    after = trainer.tensors()
+    assert (result.skipped, result.learning_rate) == ("gradient", 0.0)
+    assert np.isfinite(result.losses).all()
+    assert not total.any()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert trainer.steps_done == 2
+    assert step(trainer, ledger, make_samples(3))[0].skipped is None
+
+
+def test_a_loss_that_is_not_finite_makes_no_update():
+    trainer, ledger = make_trainer()
+    before = flat(trainer.parameters)
+    with torch.no_grad():
+        trainer.parameters[0].fill_(float("nan"))
+    result, _ = step(trainer, ledger, make_samples(3))
+    assert result.skipped == "loss"
+    assert torch.equal(flat(trainer.parameters[1:]), before[trainer.parameters[0].numel() :])
+
+
+def test_the_mean_gradient_of_a_round_is_over_the_updates_alone():
+    samples = make_samples(4)
+    alone, ledger = make_trainer()
+    _, expected = step(alone, ledger, samples)
+    trainer, ledger = make_trainer()
+    poisoned(trainer, at=1)
+    meter = RoundGradientMeter(trainer.parameters, 2, 1)
+    with ledger.charged_to("training"):
+        trainer.step(samples, meter)
+        trainer.step(samples, meter)
+    assert (meter.trace.steps, meter.trace.skipped) == (2, 1)
+    torch.testing.assert_close(meter.trace.total, expected)
+
+
+def test_a_skipped_step_names_its_round_and_the_samples_to_blame():
+    ids = np.array(list("abcdefg"))
+    step = StepResult(np.array([1.0, np.nan, np.inf, 2, 3, 4, 5]), np.ones(7), 0.0, "loss")
+    assert blamed_samples(step, ids) == ["b", "c"]
+    assert explain_skip(step, ids, 4) == "round 4: the loss of b, c is not a finite number"
+    step = StepResult(np.ones(7), np.ones(7), 0.0, "gradient")  # a sum: nobody can be told apart
+    assert explain_skip(step, ids, 4) == (
+        "round 4: the gradient of a, b, c, d, e and others is not a finite number"
+    )
+
+
+def test_a_round_that_leads_out_of_the_finite_numbers_is_an_error():
+    gradient = RoundGradient(GradientSummary(1.0, np.zeros(2)), np.array([np.inf]))
+    with pytest.raises(LeadError, match="round 3: the adapter is no longer made of finite numbers"):
+        check_update(gradient, 3)

@@ -16,6 +16,7 @@ from pathlib import Path
 from flows.stages import COMPARISON_STAGES, STAGES
 from lead_core.errors import LeadError
 from lead_core.params import load_params
+from lead_core.shortage import shortage_advice
 from lead_core.storage import append_jsonl
 
 
@@ -38,6 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     except LeadError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return error.exit_code
+    except Exception as error:
+        advice = shortage_advice(error, chosen.stage)
+        if advice is None:
+            raise
+        print(f"error: {advice}", file=sys.stderr)
+        return LeadError.exit_code
     except KeyboardInterrupt:
         print("error: stopped by Ctrl-C", file=sys.stderr)
         return 128 + signal.SIGINT

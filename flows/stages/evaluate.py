@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from lead_core.benchmark_files import hash_files
 from lead_core.chat import load_tokenizer
 from lead_core.evaluation import TaskTimes, load_tasks, summarise
 from lead_core.evaluation import evaluate as run_evaluation
+from lead_core.evaluation_model import HELDOUT
 from lead_core.evaluation_requests import context_length
 from lead_core.lock_file import LOCK_FILE, check_files, read_lock
 from lead_core.model import load_adapter, load_model, resolve_runtime
 from lead_core.params import Params
 from lead_core.storage import append_jsonl, sha256_file
 from lead_core.tracking import open_run, resolve_settings
+from lead_core.tracking_champion import judge
 from lead_core.tracking_names import metric_name
 from lead_core.tracking_run import TrackedRun
 
@@ -85,7 +88,25 @@ def evaluate(params: Params, layout: Layout, workspace: Path) -> str:
             on_task=lambda times: _record_times(times, layout.evaluation.parent / "timings.jsonl"),
         )
         _record(run, results, layout)
-    return summarise(results)
+        if params.tracking.champion:
+            offer_champion(run, params.tracking.champion, results, layout.evaluation)
+    summary = summarise(results)
+    return f"{summary}\npromotion: {run.verdict}" if params.tracking.champion else summary
+
+
+def offer_champion(
+    run: TrackedRun, champion: str, results: Mapping[str, Any], evaluation: Path
+) -> None:
+    """Offer the adapter as champion, where it is better than the base model.
+
+    champion: name of the registered model. evaluation: the folder of the results.
+    """
+    verdict = judge(results["paired"].get(f"{HELDOUT}/loss"), "the base model")
+    if verdict.passed:
+        heldout = evaluation / "heldout.parquet"
+        run.offer_champion(champion, heldout, results["inputs"]["model_sha256"])
+    else:
+        run.refuse_champion(verdict.reason)
 
 
 def _record_times(times: TaskTimes, path: Path) -> None:

@@ -214,7 +214,8 @@ class Recorder:
             self.seconds += seconds
             append_jsonl(self._timings, {"round": number, "seconds": round(seconds, 3)})
             loss, count = report.round["mean_loss"], report.round["n_selected"]
-            print(f"round {number}: {count} samples, loss {loss:.3f}, {seconds:.1f} s", flush=True)
+            shown = "not finite" if loss is None else f"{loss:.3f}"
+            print(f"round {number}: {count} samples, loss {shown}, {seconds:.1f} s", flush=True)
         self._log(report)
 
     def _log(self, report: RoundReport) -> None:
@@ -311,6 +312,7 @@ def build_loop(
         ),
         limits=limits,
         effective_batch=params.train.effective_batch,
+        max_skipped_steps=params.train.max_skipped_steps,
         seed=params.seed,
         ledger=ledger,
         store=CheckpointStore(state),
@@ -440,6 +442,7 @@ def _write(
         "distinct": last.selection.distinct,
         "rounds": last.round,
         "steps": loop.trainer.steps_done,
+        "skipped_steps": last.skipped_steps,
         "tokens": loop.ledger.tokens["training"],
         "ledger": ledger,
         **inputs.manifest,
@@ -471,6 +474,7 @@ def _record(
             "train/visits": len(recorder.samples),
             "train/distinct": len({sample["id"] for sample in recorder.samples}),
             "train/rounds": len(recorder.rounds),
+            "train/skipped_steps": sum(len(row["skipped"]) for row in recorder.rounds),
         }
     )
     pool_hash = inputs.manifest["pool_sha256"]
@@ -489,8 +493,9 @@ def _record(
 def _summary(loop: RoundLoop, last: LoopState) -> str:
     """Say in one line what was trained and what it forwarded."""
     spent = loop.ledger.sequences
+    skipped = f" ({last.skipped_steps} skipped)" if last.skipped_steps else ""
     return (
-        f"trained {loop.selector.name}: {last.round} rounds, {loop.trainer.steps_done} steps, "
+        f"trained {loop.selector.name}: {last.round} rounds, {loop.trainer.steps_done} steps{skipped}, "
         f"{last.visits} samples ({int(np.count_nonzero(last.selection.uses))} distinct of "
         f"{len(loop.pool.ids)}); forwards: {spent['offline']} offline, {spent['selection']} to "
         f"select, {spent['training']} in training"

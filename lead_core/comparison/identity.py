@@ -16,11 +16,12 @@ RULE = ("bandit", "utility")
 # What a cell itself reads: scoring and clustering reach it as files, checked by their hashes.
 TRAINED = ("runtime", "model", "select", "train", *RULE)
 
-# Of these sections, what changes no number of a cell (monitoring only its own).
+# Of these sections, what changes no number of a finished cell (monitoring only its own).
 NEUTRAL = frozenset(
     {
         "train.checkpoint_every_rounds",
         "train.checkpoint_every_steps",
+        "train.max_skipped_steps",  # either reached, and there is no cell, or without effect
         "train.monitor_every_rounds",
         "train.monitor_samples",
     }

@@ -183,15 +183,31 @@ def record_use(
     """
     if not np.isfinite(pool.loss[indices]).all():
         raise ValueError("a sample without a finite offline loss cannot be trained on")
+    state.utility[indices] = utility
+    return _with_uses(pool, state, indices, state.uses[indices] + 1)
+
+
+def withdraw(
+    pool: PoolView, state: SelectionState, indices: IntArray, max_uses: int
+) -> SelectionState:
+    """Return the state in which `indices` never come again: all their uses count as made.
+
+    `state` must not be used again, as in `record_use`.
+    """
+    return _with_uses(pool, state, indices, np.full(len(indices), max_uses))
+
+
+def _with_uses(
+    pool: PoolView, state: SelectionState, indices: IntArray, uses: NDArray[np.integer]
+) -> SelectionState:
+    """Return the state in which `indices` (each once) have these `uses`, written in place."""
     clusters = pool.index.cluster_of(pool.difficulty[indices], pool.task[indices])
-    before = state.uses[indices]
-    levels = max(state.use_counts.shape[1], int(before.max(initial=0)) + 2)
+    levels = max(state.use_counts.shape[1], int(uses.max(initial=0)) + 1)
     counts = np.zeros((len(state.use_counts), levels), dtype=np.int64)
     counts[:, : state.use_counts.shape[1]] = state.use_counts
-    np.subtract.at(counts, (clusters, before), 1)
-    np.add.at(counts, (clusters, before + 1), 1)
-    state.utility[indices] = utility
-    state.uses[indices] = before + 1
+    np.subtract.at(counts, (clusters, state.uses[indices]), 1)
+    np.add.at(counts, (clusters, uses), 1)
+    state.uses[indices] = uses
     return replace(state, use_counts=counts)
 
 

@@ -1,0 +1,206 @@
+"""Faults on real stages with a tiny model: after each, a rerun reaches the undisturbed result.
+
+``make faults`` runs all of it and prints the figures. `make test` asks the same in short: kills at
+every file operation (test_rounds), damaged checkpoints (test_checkpoint), servers that are down, slow
+or killed (test_tracking), flows ended by signals (test_pipeline, test_process), a second run at once
+(test_workspace), a full disk and a killed training (test_stages).
+"""
+
+# ruff: noqa: F401, F811 - fixtures are imported and then asked for by name
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from test_stages import call, copy, environment, hashes, limited_to, runs_of, workspace
+from toy_workspace import processes_in, wait_for
+
+pytestmark = pytest.mark.faults
+
+KILLS = 20
+STAGES = ("prepare", "score", "cluster", "train", "evaluate", "report")
+FOLDERS = {"prepare": "pool", "score": "scores", "cluster": "clusters", "train": "train"}
+
+# A flow without Prefect: the workspace's lock, and DVC under our supervisor, stage after stage.
+DRIVER = """
+from pathlib import Path
+from flows.environment import stage_environment
+from flows.graph import stage_order
+from flows.reproduce import reproduce_stage
+from flows.workspace import hold_workspace
+here = Path.cwd()
+with hold_workspace(here) as lock:
+    for stage in stage_order(here):
+        reproduce_stage(here, stage, force=False, environment=stage_environment(), log=print,
+                        log_detail=print, keep_open=[lock])
+"""
+
+
+class Figures:
+    """Faults that were injected and survived, and what they cost."""
+
+    injected = 0
+    survived = 0
+    seconds_lost = 0.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def figures(request):
+    yield
+    reporter = request.config.pluginmanager.getplugin("terminalreporter")
+    reporter.write_line(
+        f"\nfaults injected: {Figures.injected}, survived: {Figures.survived}, seconds lost to kills: "
+        f"{Figures.seconds_lost:.0f}"
+    )
+
+
+@pytest.fixture(autouse=True)
+def fault(request):
+    """Count one injected fault, and one survived if the test passes."""
+    failed = request.session.testsfailed
+    Figures.injected += 1
+    yield
+    Figures.survived += request.session.testsfailed == failed
+
+
+def assert_undisturbed(folder: Path, expected: Path) -> None:
+    """Check that a workspace looks as if nothing had ever happened to it."""
+    assert hashes(folder / "artifacts") == hashes(expected / "artifacts")
+    assert not processes_in(folder)
+    assert not [p for p in (folder / "artifacts").rglob(".*") if p.name != ".gitignore"]
+    assert {run.info.status for run in runs_of(folder)[1]} <= {"FINISHED", "KILLED", "FAILED"}
+
+
+def forget(folder: Path, first: str) -> None:
+    """Make the stages from `first` on as if they had never run."""
+    gone = STAGES[STAGES.index(first) :]
+    lock = yaml.safe_load((folder / "dvc.lock").read_text())
+    for stage in gone:
+        del lock["stages"][stage]
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+    for name in (".dvc/cache", ".lead_state", "mlartifacts"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / "mlflow.db").unlink()
+    for name in ("train", "eval", "report"):
+        shutil.rmtree(folder / "artifacts" / name)
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def victims(folder: Path, word: str) -> list[int]:
+    """The processes in the workspace whose command line holds `word`."""
+    found = []
+    for pid in processes_in(folder):
+        with contextlib.suppress(OSError):
+            if word in Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "):
+                found.append(pid)
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed_seconds(workspace, tmp_path_factory):
+    """How long the stages from train on take, with nothing in their way."""
+    folder = Path(shutil.copytree(workspace, tmp_path_factory.mktemp("timed") / "w", symlinks=True))
+    forget(folder, "train")
+    began = time.monotonic()
+    assert start(folder).wait(600) == 0
+    assert_undisturbed(folder, workspace)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("number", range(KILLS))
+def test_a_kill_at_a_random_moment_costs_time_alone(workspace, copy, undisturbed_seconds, number):
+    """Kill -9 of the driver, of DVC or of the stage; every fourth time SIGTERM to the driver."""
+    rng = random.Random(number)
+    target = ("flow", "dvc", "stage", "sigterm")[number % 4]
+    word = {"dvc": "-m dvc repro", "stage": "-m flows.stages"}.get(target, "hold_workspace")
+    forget(copy, "train")
+    began = time.monotonic()
+    driver = start(copy)
+    time.sleep(rng.uniform(0.1, 0.9) * undisturbed_seconds)
+    for pid in victims(copy, word) or [driver.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM if target == "sigterm" else signal.SIGKILL)
+    driver.wait(60)
+    wait_for(lambda: not processes_in(copy))
+    assert start(copy).wait(600) == 0
+    Figures.seconds_lost += max(0.0, time.monotonic() - began - undisturbed_seconds)
+    assert_undisturbed(copy, workspace)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_full_disk_ends_a_stage_in_one_line_and_a_rerun_is_whole(workspace, copy, stage):
+    output = limited_to(copy, 512, "flows.stages", stage)
+    assert "Traceback" not in output
+    assert output.splitlines()[-1].startswith("error: ")
+    assert "cannot be written (File too large); make room" in output
+    call(copy, "flows.stages", stage)
+    assert_undisturbed(copy, workspace)
+
+
+@pytest.mark.parametrize(
+    ("stage", "path", "maker"),
+    [
+        ("train", "pool/pool.arrow", "prepare"),
+        ("score", "pool/pool.arrow", "prepare"),
+        ("cluster", "scores/scores.parquet", "score"),
+        ("train", "scores/scores.parquet", "score"),
+        ("train", "clusters/clusters.parquet", "cluster"),
+        ("evaluate", "train/adapter/adapter_model.safetensors", "train"),
+        ("evaluate", "pool/heldout.arrow", "prepare"),
+    ],
+)
+def test_a_damaged_file_is_refused_and_dvc_puts_it_right(workspace, copy, stage, path, maker):
+    damaged = copy / "artifacts" / path
+    damaged.chmod(0o644)
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    output = call(copy, "flows.stages", stage, code=2)
+    assert output.splitlines()[-1].startswith("error: ")
+    assert f"dvc repro {maker}" in output
+    call(copy, "dvc", "repro")
+    assert_undisturbed(copy, workspace)
+
+
+def test_an_output_that_cannot_be_written_leaves_the_earlier_one(workspace, copy):
+    """A file where a folder has to go: what a read-only place is for a user who is not root."""
+    shutil.rmtree(copy / "artifacts/eval")
+    (copy / "artifacts/eval").write_text("in the way")
+    call(copy, "flows.stages", "evaluate", code=1)
+    assert (copy / "artifacts/eval").read_text() == "in the way"
+    (copy / "artifacts/eval").unlink()
+    call(copy, "flows.stages", "evaluate")
+    assert_undisturbed(copy, workspace)
+
+
+def test_stages_run_to_the_same_result_without_mlflow_which_is_told_later(workspace, copy):
+    forget(copy, "train")
+    away = environment() | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    for stage in ("train", "evaluate", "report"):
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.stages", stage], cwd=copy, env=away, capture_output=True
+        )
+        assert done.returncode == 0
+    call(copy, "lead", "sync")
+    (run,) = runs_of(copy)[1]
+    assert "eval/lead_heldout/loss" in run.data.metrics
+    assert_undisturbed(copy, workspace)
