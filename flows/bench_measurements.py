@@ -24,7 +24,8 @@ from lead_core.bench.scoring import measure_scoring
 from lead_core.bench.training import measure_training
 from lead_core.export_configs import micro_batch_size
 from lead_core.params import Params
-from lead_core.rounds import Limits, Pool, RoundLoop
+from lead_core.round_rule import Limits
+from lead_core.rounds import Pool, RoundLoop
 from lead_core.selectors import PoolView
 from lead_core.tracking import open_run, resolve_settings
 

@@ -15,7 +15,8 @@ from lead_core.chat import Encoded
 from lead_core.errors import LeadError
 from lead_core.model import ResponseLoss, add_adapter
 from lead_core.progress import progress
-from lead_core.training import OptimizerSettings, StepResult, Trainer
+from lead_core.step_result import StepResult
+from lead_core.training import OptimizerSettings, Trainer
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from test_rounds import make_loop
 
 from lead_core.bench.bookkeeping import PARTS, BookkeepingResult, measure_bookkeeping
 from lead_core.bench.spread import Spread
-from lead_core.rounds import Limits
+from lead_core.round_rule import Limits
 
 
 def test_the_loop_is_taken_apart_and_the_bare_trainer_gets_the_same_batches(tmp_path):

@@ -326,10 +326,42 @@ def test_a_cut_parquet_file_is_refused_in_one_line(tmp_path):
         read(tmp_path, "a.parquet", content[:-20])
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.jsonl.gz"])
+@pytest.mark.parametrize("content", [b"", b" \n\n"])
+def test_an_empty_file_is_an_error(tmp_path, name, content):
+    content = gzip.compress(content) if name.endswith("gz") else content
+    with pytest.raises(
+        LeadError, match=f"^{name} holds no records; remove it from params.yaml or fill"
+    ):
+        read(tmp_path, name, content)
+
+
+def test_a_missing_file_a_directory_and_an_unreadable_one_are_told_apart(tmp_path):
+    with pytest.raises(LeadError, match=r"^a\.jsonl: no such file; check its entry"):
+        list(read_file(tmp_path / "a.jsonl", "a.jsonl"))
+    with pytest.raises(LeadError, match=r"^d is a directory; name its files, as in d/\*\.jsonl"):
+        list(read_file(tmp_path, "d"))
+    loop = tmp_path / "loop.jsonl"
+    loop.symlink_to(loop)
+    with pytest.raises(
+        LeadError, match=r"^loop\.jsonl cannot be read \(.*\); check its permissions"
+    ):
+        list(read_file(loop, "loop.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a", "a.gz", "a.parquet.gz", "a.jsonl.bz2"])
+def test_a_name_that_tells_no_format_is_refused_with_the_known_ones(tmp_path, name):
+    with pytest.raises(
+        LeadError, match=r"format is not known by this name; expected one of \.jsonl, "
+    ):
+        read(tmp_path, name, "{}")
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 def test_reading_tells_how_many_of_the_files_bytes_it_has_read(tmp_path, monkeypatch, suffix):
     monkeypatch.setattr(readers, "_BLOCK_BYTES", 10_000)
-    rows = [{"question": f"Q{i}?", "answer": random.randbytes(30).hex()} for i in range(3000)]
+    rng = random.Random(0)
+    rows = [{"question": f"Q{i}?", "answer": rng.randbytes(30).hex()} for i in range(3000)]
     path = tmp_path / f"a.jsonl{suffix}"
     path.write_bytes(packed(lines_of(rows).encode(), suffix))
     told = []

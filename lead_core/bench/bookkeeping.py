@@ -22,7 +22,8 @@ from lead_core.chat import Encoded
 from lead_core.checkpoint import Checkpoint, CheckpointStore
 from lead_core.gradients import RoundGradientMeter
 from lead_core.rounds import RoundLoop, RoundReport
-from lead_core.training import StepResult, Trainer
+from lead_core.step_result import StepResult
+from lead_core.training import Trainer
 
 SHARE = Target(2.0, at_most=True)
 LOGGING_SHARE = Target(1.0, at_most=True)
