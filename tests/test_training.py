@@ -8,9 +8,9 @@ from lead_core.errors import LeadError
 from lead_core.gradients import RoundGradient, RoundGradientMeter, flat
 from lead_core.ledger import CostLedger, count_forwards
 from lead_core.model import ResolvedRuntime, ResponseLoss, add_adapter, decoder_of
+from lead_core.step_result import StepResult
 from lead_core.training import (
     OptimizerSettings,
-    StepResult,
     Trainer,
     blamed_samples,
     check_update,
