@@ -23,7 +23,7 @@ from lead_core.params import TaskParams
 from lead_core.storage import read_json
 
 TASK = "mmlu"
-ACCURACY = "acc,none"
+ACCURACY = "acc"
 
 
 @dataclass(frozen=True)
@@ -188,4 +188,4 @@ def _seconds(answer: dict[str, Any]) -> float:
 
 
 def _accuracy(answer: dict[str, Any]) -> float:
-    return float(answer["results"][TASK][ACCURACY])
+    return float(answer["results"][TASK][f"{ACCURACY},none"])  # lm-eval names the filter
