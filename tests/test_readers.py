@@ -43,7 +43,7 @@ def problems(elements):
         ("a.jsonl", b'{"a": 1}\n', "utf-8"),
         ("a.jsonl", b'\xef\xbb\xbf{"a": 1}\n', "utf-8-sig"),
         ("a.json", '{"a": 1}'.encode("utf-16"), "utf-16"),
-        ("a.csv.gz", gzip.compress(b"\xef\xbb\xbfa,b\n"), "utf-8-sig"),
+        ("a.csv.gz", gzip.compress(b"\xef\xbb\xbfa,b\n", mtime=0), "utf-8-sig"),
         ("a.parquet", b"", None),
     ],
 )
