@@ -19,7 +19,7 @@ test: $(INSTALLED) ## the default tests
 test-slow: $(INSTALLED) ## the tests on the real model and with real servers
 	$(BIN)/python -m pytest -m slow
 
-faults: $(INSTALLED) ## kill, fill and damage runs at random; prints how many survived (half an hour)
+faults: $(INSTALLED) ## kill, fill and damage runs at random; prints how many survived (over an hour)
 	$(BIN)/python -m pytest -m faults
 
 check: $(INSTALLED) ## lint, format and types, as CI does
