@@ -21,6 +21,7 @@ from lead_core.bench.evaluation import EvaluationSettings, measure_evaluation
 from lead_core.bench.pipeline import measure_pipeline
 from lead_core.bench.result import NotMeasured, Result
 from lead_core.bench.scoring import measure_scoring
+from lead_core.bench.selection import measure_selection
 from lead_core.bench.training import measure_training
 from lead_core.export_configs import micro_batch_size
 from lead_core.params import Params
@@ -30,6 +31,7 @@ from lead_core.selectors import PoolView
 from lead_core.tracking import open_run, resolve_settings
 
 ARMS = 3
+SELECTION_ROUNDS = 12
 NO_OP_SECONDS = {"dvc repro": 3.0, "lead run": 15.0}
 
 
@@ -68,6 +70,11 @@ def training(subject: Subject) -> Result:
         runtime=subject.runtime,
         repetitions=subject.effort.repetitions,
     )
+
+
+def selection(subject: Subject) -> Result:
+    """A round's choice and update, on pools as large as anybody has."""
+    return measure_selection(subject.effort.pools, rounds=SELECTION_ROUNDS)
 
 
 def bookkeeping(subject: Subject) -> Result:
@@ -131,7 +138,16 @@ def pipeline(subject: Subject) -> Result:
 
 MEASUREMENTS: Mapping[str, Callable[[Subject], Result]] = {
     measure.__name__: measure
-    for measure in (matmul, scoring, training, bookkeeping, attention, evaluation, pipeline)
+    for measure in (
+        matmul,
+        scoring,
+        training,
+        bookkeeping,
+        attention,
+        selection,
+        evaluation,
+        pipeline,
+    )
 }
 ONLY_IN_FULL = frozenset({"pipeline"})
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lead_core.bench.selection import FULL_SIZES, QUICK_SIZES
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -12,7 +14,8 @@ class Effort:
     repetitions: counted rounds through the sides of a comparison. scoring_records: records per scoring
     pass. batch_samples: samples of an optimizer step at most. steps: optimizer steps per repetition.
     loop_rounds: rounds of LEAD's loop per repetition, of one step each. matmul_calls: products of each
-    shape per repetition. questions_per_subject: of each of MMLU's 57 subjects.
+    shape per repetition. questions_per_subject: of each of MMLU's 57 subjects. pools: sizes of
+    the pools that selection is measured on, in samples.
     """
 
     repetitions: int
@@ -22,6 +25,7 @@ class Effort:
     loop_rounds: int
     matmul_calls: int
     questions_per_subject: int
+    pools: tuple[int, ...]
 
 
 QUICK = Effort(
@@ -32,6 +36,7 @@ QUICK = Effort(
     loop_rounds=2,
     matmul_calls=2,
     questions_per_subject=1,
+    pools=QUICK_SIZES,
 )
 FULL = Effort(
     repetitions=5,
@@ -41,4 +46,5 @@ FULL = Effort(
     loop_rounds=4,
     matmul_calls=10,
     questions_per_subject=5,
+    pools=FULL_SIZES,
 )
