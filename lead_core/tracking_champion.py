@@ -11,11 +11,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from lead_core.statistics import paired_difference
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ALIAS = "champion"
 PROMOTION_TAG = "lead.promotion"
@@ -143,6 +144,8 @@ def _run_of(client: Any, version: Any) -> Any | None:
 
 def _heldout_of(client: Any, run_id: str) -> pd.DataFrame | None:
     """Return the held-out losses that an evaluation left with its run."""
+    import pandas as pd
+
     folder = HELDOUT_FILE.rpartition("/")[0]
     if not any(each.path == HELDOUT_FILE for each in client.list_artifacts(run_id, folder)):
         return None
