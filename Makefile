@@ -13,8 +13,9 @@ help: ## show this list
 demo: $(INSTALLED) ## install, then run the whole pipeline on the embedded model
 	$(BIN)/lead run
 
+# Two at a time, a file's tests one after the other: they share what is dear to set up.
 test: $(INSTALLED) ## the default tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(INSTALLED) ## the tests on the real model and with real servers
 	$(BIN)/python -m pytest -m slow
