@@ -494,7 +494,9 @@ def fidelity(
     print(f"written: {folder / 'fidelity.md'}, fidelity.png and one JSON file per seed")
 
 
-@app.command()
+@app.command(
+    epilog=_examples("lead bench", "lead bench scoring training", "lead bench --full --out FOLDER")
+)
 def bench(
     names: Annotated[
         list[str] | None,

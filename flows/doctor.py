@@ -65,7 +65,7 @@ def diagnose(uris: Sequence[str], here: Path, options: DoctorOptions) -> Diagnos
     encoding_notes = [note for uri in uris for note in _encoding_notes(uri, here)]
     measure = _choose_measure(options)
     findings = None if options.findings is None else here / options.findings
-    size = _bytes_to_read(uris, here) or None  # a pipe has none
+    size = _bytes_to_read(uris, here) or None
     unit = "records" if size is None else "bytes"
     with _listing(findings) as note_finding, progress(size, "reading", unit) as bar:
         records = _records(uris, here, None if size is None else bar.advance)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from flows.graph import plan_run
 from flows.stages.cell import with_monitoring
 from flows.stages.train import TrainInputs, read_inputs, training_key
 from lead_core.artifacts import Layout, read_manifest
@@ -34,10 +35,11 @@ def collect_garbage(workspace: Path, *, eval_cache_mb: int, dry_run: bool) -> It
         *scraps(state),
         *scraps(layout.pool.parent),
     ]
-    try:
-        found += stale_states(state, wanted_states(workspace, layout))
-    except LeadError as error:  # without the inputs of a training nobody knows which state is whose
-        yield f"resume states are kept, for params.yaml and artifacts do not fit together: {error}"
+    if any(state.glob("train-*")):
+        try:
+            found += stale_states(state, wanted_states(workspace, layout))
+        except LeadError as error:  # then nobody knows which state is whose
+            yield f"resume states are kept, for params.yaml and artifacts do not fit: {error}"
     for waste in found:
         if not dry_run:
             remove(waste)
@@ -51,6 +53,8 @@ def wanted_states(workspace: Path, layout: Layout) -> set[str]:
 
     Raises LeadError when the inputs of the training are not there or not up to date.
     """
+    if stale := [plan.stage for plan in plan_run(workspace, ["cluster"], []) if plan.reasons]:
+        raise LeadError(f"{', '.join(stale)} would run anew; `lead run` first")
     params = load_params(workspace / "params.yaml")
     inputs = read_inputs(params, layout)
     records = read_manifest(layout.pool, "prepare")["counts"]["kept"]

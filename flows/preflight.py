@@ -17,7 +17,7 @@ from lead_core.params import ModelParams
 from lead_core.storage import read_jsonl_log
 
 MODEL_STAGES = frozenset({"score", "train", "evaluate"})
-COPIES = 2  # of every output: in the workspace, and in DVC's cache
+COPIES = 1  # the workspace's; DVC removes the one before, which its cache still has, first
 STATE_ADAPTERS = (
     9  # three checkpoints while the third is written: adapter, and two moments of AdamW
 )

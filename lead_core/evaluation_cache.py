@@ -7,6 +7,7 @@ prompt itself, so that a new version of a task or of its data is another entry. 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -60,7 +61,8 @@ class AnswerCache:
         if problem is not None:
             print(f"cached answers {path} are damaged ({problem}): asking again", file=sys.stderr)
             return None
-        os.utime(path)  # when it was last of use, for `lead gc`
+        with contextlib.suppress(OSError):  # gone meanwhile, or of another user
+            os.utime(path)  # when it was last of use, for `lead gc`
         return Answers(entry["answers"], entry["sequences"], entry["tokens"])
 
     def write(self, key: Mapping[str, Any], answers: Answers) -> None:

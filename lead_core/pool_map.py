@@ -55,11 +55,12 @@ def map_plot(records: pd.DataFrame, embeddings: np.ndarray) -> Plot | None:
             difficulty, inside = group
             axes.plot(*_xy(data), ".", color=PALE, ms=3, linestyle="none")
             tasks = inside["task"].value_counts().sort_index()
+            in_all = records.loc[records["difficulty"] == difficulty, "task"].nunique()
             ranked = list(tasks.sort_values(ascending=False, kind="stable").index)
             for task in reversed(ranked):  # the largest on top
                 _draw_task(axes, inside[inside["task"] == task], _marker(ranked.index(task)))
             name = "set aside" if difficulty < 0 else f"difficulty {difficulty}"
-            axes.set_title(f"{name}: {len(tasks)} task{'s' if len(tasks) > 1 else ''}")
+            axes.set_title(f"{name}: {in_all} task{'s' if in_all > 1 else ''}")
             axes.tick_params(labelsize=8)
             axes.grid(False)
         figure.supxlabel("1st principal component of the prompt embeddings (no unit)", fontsize=10)

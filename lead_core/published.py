@@ -141,7 +141,8 @@ def _base(found: Mapping[str, Any]) -> str:
     state = f" {found['found']} of {found['wanted']} trainings are in." if missing else ""
     return (
         f"Base model: {found['base_loss']:.3f} nats per response token (macro average over three "
-        f"sources); mean ± standard deviation over seeds, intervals paired by seed.{state}"
+        f"sources); mean ± standard deviation over seeds, intervals paired by seed. Share of `full`'s "
+        f"gain: over the seeds that `full` has too.{state}"
     )
 
 

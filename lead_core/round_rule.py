@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lead_core.gradients import RoundGradient, RoundGradientMeter
 from lead_core.loop_state import LoopState
@@ -62,7 +63,8 @@ class ReadOff:
     """What a finished round told of its m samples, in the order of training, and of its arm.
 
     before, loss_seen, loss_change, after: float64 [m] in nats/token; predicted: by the published
-    formula; raw_reward, reward: as the arm paid it, and rescaled.
+    formula; raw_reward, reward: as the arm paid it (None: no sample had a loss), and rescaled. uses
+    int16 [m]: how often each was trained on so far.
     """
 
     before: FloatArray
@@ -70,8 +72,9 @@ class ReadOff:
     loss_change: FloatArray
     after: FloatArray
     predicted: PredictedChange
-    raw_reward: float
+    raw_reward: float | None
     reward: float
+    uses: NDArray[np.int16]
 
 
 @dataclass(frozen=True)
@@ -136,22 +139,29 @@ class RoundRule:
         known = np.isfinite(loss_seen)  # a sample without a loss keeps its utility
         after = update_utility(before, loss_seen, loss_change, self.utility.smoothing)
         after = np.where(known, after, before)
-        raw = raw_reward(before, after)
-        reward = rescale_reward(state.selection.reward_range, raw)
-        read = ReadOff(before, loss_seen, loss_change, after, predicted, raw, reward)
+        raw = raw_reward(before[known], after[known]) if known.any() else None
+        reward = 0.0 if raw is None else rescale_reward(state.selection.reward_range, raw)
+        uses = state.selection.uses[picks.indices] + np.int16(1)
+        read = ReadOff(before, loss_seen, loss_change, after, predicted, raw, reward, uses)
         after_round = LoopState(
             round=state.round + 1,
             visits=state.visits + len(picks.indices),
             skipped_steps=state.skipped_steps + progress.skipped_steps,
             work_done=state.work_done,
             selection=self._learned(state.selection, picks, read),
-            memory=remember(state.memory, picks.arm, gradient.summary),
+            memory=remember(state.memory, picks.arm, gradient.summary)
+            if any(step.skipped is None for step in steps)
+            else state.memory,
         )
         return after_round, read
 
     def _learned(self, selection: SelectionState, picks: Picks, read: ReadOff) -> SelectionState:
         """Return what selection carries on from a round: uses, utilities, the bandit paid."""
-        bandit = self.selector.learn(selection, picks, read.reward, self.settings)
+        if read.raw_reward is None:
+            bandit, reward_range = selection.bandit, selection.reward_range
+        else:
+            bandit = self.selector.learn(selection, picks, read.reward, self.settings)
+            reward_range = update_range(selection.reward_range, read.raw_reward)
         updated = record_use(self.view, selection, picks.indices, read.after)
         if self.utility.drift:
             drifted = drift_unvisited(
@@ -166,8 +176,7 @@ class RoundRule:
         # Without a loss once, without one again: it would only cost another step.
         lost = picks.indices[~np.isfinite(read.loss_seen)]
         updated = withdraw(self.view, updated, lost, self.settings.max_uses)
-        earlier = selection.reward_range
-        return replace(updated, bandit=bandit, reward_range=update_range(earlier, read.raw_reward))
+        return replace(updated, bandit=bandit, reward_range=reward_range)
 
 
 def remaining_quota(state: LoopState, limits: Limits) -> Quota:

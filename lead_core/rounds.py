@@ -229,7 +229,7 @@ class RoundLoop:
             "loss_seen": read.loss_seen,
             "loss_change": read.loss_change,
             "utility_after": read.after,
-            "uses": state.selection.uses[picks.indices],
+            "uses": read.uses,
             "tokens": np.concatenate([step.lengths for step in steps]),
         }
         return RoundReport(record, self._sample_rows(state.round, picks, figures))

@@ -6,10 +6,10 @@ needs numpy and torch alone, and leaves model, data and optimizer to the caller.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -49,6 +49,49 @@ class LeadSettings:
     drift_prior_samples: float = 8
     sketch_size: int = 16384
     displacement_snapshots: int = 16
+
+    def __post_init__(self) -> None:
+        """Raise LeadError that names every value that is not to be had."""
+        problems = [
+            f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
+            for name, allowed in _CHOICES.items()
+            if getattr(self, name) not in allowed
+        ]
+        problems += [
+            f"{name} must be {text}, got {value!r}"
+            for name, (text, fits) in _BOUNDS.items()
+            if (value := getattr(self, name)) is not None and not fits(value)
+        ]
+        if problems:
+            raise LeadError("\n".join(f"LeadSettings: {problem}" for problem in problems))
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "loss_change": get_args(LossChange),
+    "round_loss_change": ("remaining", "whole"),
+    "drift": ("none", "cluster"),
+}
+_POSITIVE = ("above 0", lambda value: value > 0)
+_BOUNDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # those of params.yaml
+    "exploration": ("in (0, 1]", lambda value: 0 < value <= 1),
+    "round_fraction": ("in (0, 1]", lambda value: 0 < value <= 1),
+    "smoothing": ("in [0, 1)", lambda value: 0 <= value < 1),
+    "drift_prior_samples": ("0 or more", lambda value: value >= 0),
+    "sketch_size": ("64 or more", lambda value: value >= 64),
+    "step_size": _POSITIVE,
+    **dict.fromkeys(
+        (
+            "effective_batch",
+            "budget_samples",
+            "visits_per_budget",
+            "max_rounds",
+            "min_round_samples",
+            "max_uses",
+            "displacement_snapshots",
+        ),
+        _POSITIVE,
+    ),
+}
 
 
 class LeadSampler:
@@ -128,7 +171,7 @@ class LeadSampler:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned, on the same pool with the same settings."""
-        arrays = {name: tensor.numpy().copy() for name, tensor in saved["arrays"].items()}
+        arrays = {name: tensor.cpu().numpy().copy() for name, tensor in saved["arrays"].items()}
         got, expected = len(arrays["utility"]), len(self._rule.view.loss)
         if got != expected:
             raise LeadError(
@@ -163,6 +206,26 @@ class LeadSampler:
         return self._rule.finish(self._state, progress, gradient)[0]
 
 
+def _check_view(view: PoolView) -> None:
+    """Raise LeadError for arrays that do not fit each other, naming the first record that is wrong."""
+    sizes = {name: len(getattr(view, name)) for name in ("difficulty", "task", "loss", "ifd")}
+    if len(set(sizes.values())) != 1:
+        raise LeadError(f"LeadSampler: the arrays of PoolView differ in length: {sizes}")
+    for name, lowest in (("difficulty", -1), ("task", 0)):
+        labels = getattr(view, name)
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise LeadError(f"LeadSampler: PoolView.{name} must be integers, got {labels.dtype}")
+        if (low := np.flatnonzero(labels < lowest)).size:
+            raise LeadError(
+                f"LeadSampler: PoolView.{name} must be {lowest} or more, got {labels[low[0]]} at "
+                f"{low[0]}; give noise a label of its own"
+            )
+    if (lost := np.flatnonzero((view.difficulty >= 0) & ~np.isfinite(view.loss))).size:
+        raise LeadError(
+            f"LeadSampler: PoolView.loss at {lost[0]} is not finite; set its difficulty to -1"
+        )
+
+
 def _rule(view: PoolView, settings: LeadSettings) -> RoundRule:
     """Return what `settings` mean on this pool; a selector's fixed values stand above them."""
     selector = get_selector(settings.selector)
@@ -173,12 +236,10 @@ def _rule(view: PoolView, settings: LeadSettings) -> RoundRule:
         )
     fixed = {key.rpartition(".")[2]: value for key, value in selector.fixes.items()}
     settings = replace(settings, **fixed)  # type: ignore[arg-type]
-    sizes = {name: len(getattr(view, name)) for name in ("difficulty", "task", "loss", "ifd")}
-    if len(set(sizes.values())) != 1:
-        raise LeadError(f"LeadSampler: the arrays of PoolView differ in length: {sizes}")
-    if not 1 <= settings.budget_samples <= sizes["loss"]:
+    _check_view(view)
+    if not 1 <= settings.budget_samples <= len(view.loss):
         raise LeadError(
-            f"LeadSampler: budget_samples must be between 1 and {sizes['loss']}, the pool's size, "
+            f"LeadSampler: budget_samples must be between 1 and {len(view.loss)}, the pool's size, "
             f"got {settings.budget_samples}"
         )
     budget, factor = settings.budget_samples, settings.visits_per_budget

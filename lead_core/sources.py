@@ -194,6 +194,8 @@ def _local_files(pattern: str, workspace: Path) -> list[SourceFile]:
             raise LeadError(
                 f"{file.label} is a directory; name its files, as in {file.label}/*.jsonl"
             )
+        if not file.path.is_file():
+            raise LeadError(f"{file.label} is a pipe or a device; expected a regular file")
         format_suffix(file.label)
     return files
 

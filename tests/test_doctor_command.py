@@ -37,6 +37,8 @@ def workspace(folder, tiny_model_folder):
 def doctor(monkeypatch, capsys):
     """Run `lead doctor` in this process; return its exit code and what it printed."""
 
+    monkeypatch.setenv("COLUMNS", "100")
+
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["lead", "doctor", *arguments])
         with pytest.raises(SystemExit) as caught:

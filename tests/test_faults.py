@@ -29,7 +29,6 @@ pytestmark = pytest.mark.faults
 
 KILLS = 20
 STAGES = ("prepare", "score", "cluster", "train", "evaluate", "report")
-FOLDERS = {"prepare": "pool", "score": "scores", "cluster": "clusters", "train": "train"}
 
 # A flow without Prefect: the workspace's lock, and DVC under our supervisor, stage after stage.
 DRIVER = """

@@ -27,6 +27,7 @@ from lead_core.params import SourceParams, load_params
 from lead_core.preparation import prepare_pool
 from lead_core.readers import read_file
 from lead_core.records import Rejection, convert, unfold
+from lead_core.sources import resolve_files
 
 GOOD = '{"prompt": "2 + 2?", "response": "4"}'
 TURNS = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}'
@@ -201,10 +202,6 @@ def test_a_file_that_cannot_be_a_source_is_refused_in_one_line(tmp_path, name):
     assert "\n" not in str(error.value)
 
 
-def test_the_corpus_is_as_large_as_it_says():
-    assert len(CASES) + len(REFUSED) >= 60
-
-
 def test_nothing_of_the_whole_corpus_is_lost_on_its_way_into_a_pool(tmp_path, tiny_tokenizer):
     """One pool of all files: each record is kept, or lies in rejected.jsonl with its file."""
     (tmp_path / "corpus").mkdir()
@@ -302,8 +299,9 @@ def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path):
     endless.symlink_to("/dev/zero")
     began = time.monotonic()
     for path in (pipe, endless):
-        with pytest.raises(LeadError, match=r"is a pipe or a device; expected a regular file"):
-            outcomes(path)
+        for look in (lambda: outcomes(path), lambda: resolve_files(path.name, tmp_path)):  # noqa: B023
+            with pytest.raises(LeadError, match=r"is a pipe or a device; expected a regular file"):
+                look()
     assert time.monotonic() - began < 1
 
 

@@ -43,7 +43,7 @@ def model(folder) -> ModelParams:
 def test_a_run_takes_what_its_stages_took_last(workspace, tiny_model_folder, tiny_model):
     estimate = estimate_run(workspace, ["prepare", "train", "report"], model(tiny_model_folder))
     weights = 4 * sum(p.numel() for p in tiny_model.parameters())
-    assert estimate == Estimate(49.5, 2 * 1500 + 9 * 500, weights, ("report",))
+    assert estimate == Estimate(49.5, 1500 + 9 * 500, weights, ("report",))
 
 
 def test_stages_without_the_model_need_no_memory_for_it(workspace, tiny_model_folder):

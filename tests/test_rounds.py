@@ -525,6 +525,7 @@ def test_a_sample_without_a_loss_keeps_its_utility_and_never_comes_again(tmp_pat
     state = without_loss(loop, victim).run()
     [row] = [s for r in reports for s in r.samples if int(s["id"], 16) == victim]
     assert np.isnan(row["loss_seen"])
+    assert row["uses"] == 1  # what it was trained on, not what keeps it out
     assert row["utility_after"] == row["utility_before"]
     assert state.selection.uses[victim] == loop.settings.max_uses
     assert np.isfinite(state.selection.utility).all()
@@ -537,6 +538,7 @@ def test_a_round_of_skipped_steps_alone_changes_nothing_but_counts(tmp_path):
     first, second = (report.round for report in reports)
     assert (first["grad_sq_norm"], first["eta"], first["loss_change"]) == (0.0, 0.0, 0.0)
     assert second["grad_sq_norm"] > 0
+    assert second["grad_sq_norm_prev"] is None  # the first one left no gradient behind
     assert not same(adapter_of(loop), before)
 
 

@@ -261,3 +261,35 @@ def test_the_library_is_imported_when_used_and_brings_numpy_and_torch_alone():
         lead_core.Nothing  # noqa: B018
     for name in lead_core.__all__:
         assert getattr(lead_core, name).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"task": np.array([0, 1, -1, 0])},
+            r"PoolView.task must be 0 or more, got -1 at 2; give noise",
+        ),
+        (
+            {"difficulty": np.array([0, 0, 1, -2])},
+            r"PoolView.difficulty must be -1 or more, got -2",
+        ),
+        ({"task": np.zeros(4)}, r"PoolView.task must be integers, got float64"),
+        ({"loss": np.array([1.0, np.nan, 1.0, 1.0])}, r"PoolView.loss at 1 is not finite; set its"),
+    ],
+)
+def test_labels_of_ones_own_that_cannot_be_are_refused(change, message):
+    values = {"difficulty": np.array([0, 0, 1, 1]), "task": np.array([0, 1, 0, 0])}
+    view = PoolView(**{**values, "loss": np.ones(4), "ifd": np.full(4, 0.5), **change})
+    with pytest.raises(LeadError, match=message):
+        LeadSampler(view, own_model().parameters(), replace(SETTINGS, budget_samples=2))
+
+
+def test_settings_that_cannot_be_are_refused_all_at_once():
+    with pytest.raises(LeadError) as caught:
+        replace(SETTINGS, loss_change="displacment", exploration=1.5, effective_batch=0)
+    assert str(caught.value).splitlines() == [
+        "LeadSettings: loss_change must be one of displacement, paper, none, got 'displacment'",
+        "LeadSettings: exploration must be in (0, 1], got 1.5",
+        "LeadSettings: effective_batch must be above 0, got 0",
+    ]

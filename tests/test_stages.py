@@ -408,6 +408,14 @@ def test_gc_keeps_the_state_that_params_ask_for_and_frees_the_rest(copy):
     other = Path(shutil.copytree(own, own.with_name("train-of-earlier-parameters")))
     for path in [*own.rglob("*"), *other.rglob("*"), own, other]:
         os.utime(path, (0, 0))
+    params = copy / "params.yaml"
+    shipped = params.read_text()
+    params.write_text(shipped.replace("heldout_per_source: ", "heldout_per_source: 1"))
+    kept = call(
+        copy, "lead", "gc"
+    )  # artifacts of other parameters do not tell whose state is whose
+    assert "prepare, score, cluster would run anew; `lead run` first" in kept
+    params.write_text(shipped)
     output = call(copy, "lead", "gc", "--dry-run")
     assert other.exists()
     assert f".lead_state/{other.name}: state of a training that params.yaml no longer" in output

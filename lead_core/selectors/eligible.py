@@ -137,9 +137,8 @@ def _blocks(
     for start in range(0, len(state.uses), BLOCK):
         block = slice(start, start + BLOCK)
         mask = _in_range(state, eligible, block)
-        if eligible.set_aside:
-            mask &= np.isfinite(pool.loss[block])
-        else:
+        mask &= np.isfinite(pool.loss[block])
+        if not eligible.set_aside:
             mask &= pool.difficulty[block] >= 0
         yield start, mask
 
