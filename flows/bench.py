@@ -60,15 +60,18 @@ def run_bench(workspace: Path, plan: BenchPlan) -> BenchReport:
     machine = describe_machine(subject.runtime)
     results: dict[str, Result] = {}
     skipped: dict[str, str] = {}
+    report = BenchReport(machine, params.model.name, effort, results, skipped)
     for name in names:
         print(f"measuring {name}", file=sys.stderr, flush=True)
         try:
             results[name] = MEASUREMENTS[name](subject)
         except NotMeasured as reason:
             skipped[name] = str(reason)
-    report = BenchReport(machine, params.model.name, effort, results, skipped)
-    if plan.out is not None:
-        write_report(plan.out, report, workspace, plan.command(workspace))
+        report = BenchReport(machine, params.model.name, effort, results, skipped)
+        if (
+            plan.out is not None
+        ):  # after each: what is measured already is not lost with a later one
+            write_report(plan.out, report, workspace, plan.command(workspace))
     return report
 
 

@@ -139,6 +139,8 @@ def illustrate(plan: ComparePlan, table: ComparisonTable) -> None:
     """Write the page and the pictures of the kept cells that `table` is of."""
     cells, folder = plan.finished(), plan.kept.folder
     plots = draw_comparison(table, cells)
+    for old in folder.glob("comparison-*"):  # of an earlier list of selectors, perhaps
+        old.unlink()
     for plot in plots:
         write_bytes(folder / f"comparison-{plot.name}.png", plot.png)
         if plot.data is not None:

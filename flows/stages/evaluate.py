@@ -106,6 +106,7 @@ def offer_champion(
         heldout = evaluation / "heldout.parquet"
         run.offer_champion(champion, heldout, results["inputs"]["model_sha256"])
     else:
+        run.log_metrics({f"promotion/{name}": value for name, value in verdict.figures.items()})
         run.refuse_champion(verdict.reason)
 
 
