@@ -7,7 +7,7 @@ needs numpy and torch alone, and leaves model, data and optimizer to the caller.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -109,7 +109,7 @@ class LeadSampler:
         self._parameters = [p for p in parameters if p.requires_grad]
         if not self._parameters:
             raise LeadError("LeadSampler: none of the parameters is trained (requires_grad)")
-        self._seed = settings.seed
+        self._settings = settings
         self._rng = np.random.default_rng([settings.seed, 1])
         self._state = init_loop(view)
         self._awaited: int | None = None
@@ -167,27 +167,46 @@ class LeadSampler:
         packed = pack_loop(self._current(), self._rng)
         arrays = {name: torch.tensor(array) for name, array in packed.arrays.items()}
         tensors = {name: tensor.clone() for name, tensor in packed.tensors.items()}
-        return {"values": packed.values, "arrays": arrays, "tensors": tensors}
+        return {
+            "made_with": self._made_with(),
+            "values": packed.values,
+            "arrays": arrays,
+            "tensors": tensors,
+        }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned, on the same pool with the same settings."""
+        """Go on from what `state_dict` returned.
+
+        Raises LeadError if that was made with another pool, model or settings.
+        """
         arrays = {name: tensor.cpu().numpy().copy() for name, tensor in saved["arrays"].items()}
-        got, expected = len(arrays["utility"]), len(self._rule.view.loss)
-        if got != expected:
-            raise LeadError(
-                f"LeadSampler: the saved state is of a pool of {got} samples, this one has {expected}"
-            )
+        for name, expected in self._made_with().items():
+            if (got := saved["made_with"][name]) != expected:
+                raise LeadError(
+                    f"LeadSampler: the saved state was made with {name} {got}, this sampler has "
+                    f"{expected}"
+                )
         packed = PackedState(saved["values"], arrays, saved["tensors"])
         device = self._parameters[0].device
         self._state = unpack_loop(packed, self._rule.view, self._rng, device)
         self._awaited = None
+
+    def _made_with(self) -> dict[str, Any]:
+        """Return what a saved state goes with: other values would be followed without a word."""
+        view = self._rule.view
+        return {
+            "pool_samples": len(view.loss),
+            "arms": view.n_arms,
+            "trained_parameters": sum(p.numel() for p in self._parameters),
+            **asdict(self._settings),
+        }
 
     @cached_property
     def _plan(self) -> SketchPlan:
         """Return the sketch of gradients; made late, when the model is where it trains."""
         n_trainable = sum(p.numel() for p in self._parameters)
         device, size = self._parameters[0].device, self._rule.utility.sketch_size
-        return plan_sketch(n_trainable, size, seed=self._seed, device=device)
+        return plan_sketch(n_trainable, size, seed=self._settings.seed, device=device)
 
     def _current(self) -> LoopState:
         """Return the state, a round whose last step is taken being finished first."""

@@ -235,7 +235,7 @@ def test_misuse_is_named():
         sampler.observe(torch.full((len(batch),), float("nan")), 0.1)
     with pytest.raises(LeadError, match="fetch no batch ahead"):
         next(steps)
-    with pytest.raises(LeadError, match="a pool of 48 samples, this one has 20"):
+    with pytest.raises(LeadError, match="was made with pool_samples 48, this sampler has 20"):
         LeadSampler(toy_view(20), [parameter], replace(SETTINGS, budget_samples=9)).load_state_dict(
             sampler.state_dict()
         )
