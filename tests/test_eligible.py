@@ -23,6 +23,7 @@ from lead_core.selectors.contract import (
     record_use,
     restore_selection,
     with_utilities,
+    withdraw,
 )
 from lead_core.selectors.ranking import Ranking
 from lead_core.selectors.stratified import _proportional_shares
@@ -102,7 +103,7 @@ def naive_pick(selector, pool, utility, uses, bandit, quota, rng):
 )
 @settings(max_examples=20)
 def test_picks_are_those_of_a_naive_sort(name, seed, values, distinct, moves, block):
-    """moves: utilities of unused samples change too, and a state is read back from its arrays."""
+    """moves: utilities of unused samples change too, samples are withdrawn, states read back."""
     pool, selector = make_pool(seed, values=values), get_selector(name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eligible, "BLOCK", block)
@@ -123,6 +124,8 @@ def test_picks_are_those_of_a_naive_sort(name, seed, values, distinct, moves, bl
             bandit = selector.learn(state, picks, world.uniform(-1, 1), SETTINGS)
             after = world.integers(0, values, len(picks.indices)) / values
             state = replace(record_use(pool, state, picks.indices, after), bandit=bandit)
+            if moves and number % 3 == 0:
+                state = withdraw(pool, state, picks.indices[:1], SETTINGS.max_uses)
             if moves and number == 2:
                 moved = np.where(state.uses > 0, state.utility, world.random(len(pool.loss)))
                 state = with_utilities(state, moved)
