@@ -67,10 +67,7 @@ def run_bench(workspace: Path, plan: BenchPlan) -> BenchReport:
             results[name] = MEASUREMENTS[name](subject)
         except NotMeasured as reason:
             skipped[name] = str(reason)
-        report = BenchReport(machine, params.model.name, effort, results, skipped)
-        if (
-            plan.out is not None
-        ):  # after each: what is measured already is not lost with a later one
+        if plan.out is not None:  # after each: a later failure loses nothing of it
             write_report(plan.out, report, workspace, plan.command(workspace))
     return report
 

@@ -98,6 +98,15 @@ def main() -> None:
         _fail(f"{error.filename}: {error.strerror}; {NEXT_STEPS[error.errno]}", LeadError.exit_code)
 
 
+def _enter_workspace() -> Path:
+    """Return the workspace, entered: what params.yaml names is relative to it."""
+    from flows.workspace import find_workspace
+
+    workspace = find_workspace(Path.cwd())
+    os.chdir(workspace)
+    return workspace
+
+
 def _fail(text: str, exit_code: int) -> None:
     for line in text.splitlines():
         print(f"error: {line}", file=sys.stderr)
@@ -112,10 +121,9 @@ def lock() -> None:
     `dvc repro`.
     """
     from flows.source_lock import SOURCE_LOCK, update_source_lock
-    from flows.workspace import find_workspace, hold_workspace
+    from flows.workspace import hold_workspace
 
-    workspace = find_workspace(Path.cwd())
-    os.chdir(workspace)  # what params.yaml names is relative to it
+    workspace = _enter_workspace()
     with hold_workspace(workspace):
         changed = update_source_lock(workspace)
     print(f"{SOURCE_LOCK}: {'written' if changed else 'up to date'}")
@@ -154,10 +162,9 @@ def run(
     Nothing is started when DVC finds nothing to do; otherwise the stages run as a Prefect flow.
     """
     from flows.presets import preset_overrides
-    from flows.workspace import find_workspace, hold_workspace
+    from flows.workspace import hold_workspace
 
-    workspace = find_workspace(Path.cwd())
-    os.chdir(workspace)  # what params.yaml names is relative to it
+    workspace = _enter_workspace()
     overrides = [*(preset_overrides(workspace, preset) if preset else []), *(set_ or [])]
     if dry_run:
         if overrides:
@@ -202,10 +209,9 @@ def compare(
     on where it was.
     """
     from flows.presets import preset_overrides
-    from flows.workspace import find_workspace, hold_workspace
+    from flows.workspace import hold_workspace
 
-    workspace = find_workspace(Path.cwd())
-    os.chdir(workspace)  # what params.yaml names is relative to it
+    workspace = _enter_workspace()
     overrides = [*(preset_overrides(workspace, preset) if preset else []), *(set_ or [])]
     if dry_run:
         _show_settings(workspace, overrides, comparison=True, as_json=json_)
@@ -262,7 +268,7 @@ def export(
     """
     import warnings
 
-    from flows.workspace import find_workspace, hold_workspace
+    from flows.workspace import hold_workspace
 
     # Other people's deprecations are nothing that a user can act on.
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -270,8 +276,7 @@ def export(
     if not any(wanted.values()):
         wanted["subset"] = Path("export")
     folders = {name: path.resolve() if path else None for name, path in wanted.items()}
-    workspace = find_workspace(Path.cwd())
-    os.chdir(workspace)  # what params.yaml names is relative to it
+    workspace = _enter_workspace()
     with hold_workspace(workspace):
         from flows.export import export as write
 
@@ -351,10 +356,9 @@ def gc(
     Resume states of trainings that params.yaml no longer asks for, old answers of evaluations, and
     what kills left of unfinished writes; nothing that was written within the last hour.
     """
-    from flows.workspace import find_workspace, hold_workspace
+    from flows.workspace import hold_workspace
 
-    workspace = find_workspace(Path.cwd())
-    os.chdir(workspace)  # what params.yaml names is relative to it
+    workspace = _enter_workspace()
     with hold_workspace(workspace):
         from flows.gc import collect_garbage
 
@@ -481,13 +485,12 @@ def fidelity(
     import warnings
 
     from flows.fidelity import FidelityPlan, measure_fidelity
-    from flows.workspace import find_workspace
 
     # Other people's deprecations are nothing that a user can act on.
     warnings.filterwarnings("ignore", category=FutureWarning)
-    workspace = find_workspace(Path.cwd())
-    folder = (out or workspace / "results" / "fidelity").resolve()
-    os.chdir(workspace)  # what params.yaml names is relative to it
+    given = out.resolve() if out else None  # before the folder changes
+    workspace = _enter_workspace()
+    folder = given or workspace / "results" / "fidelity"
     plan = FidelityPlan(rounds, probe_samples, _parse_seeds(seeds), folder, tuple(set_ or []))
     for line in measure_fidelity(workspace, plan):
         print(line)
@@ -529,13 +532,11 @@ def bench(
     import warnings
 
     from flows.bench import BenchPlan, run_bench
-    from flows.workspace import find_workspace
 
     # Other people's deprecations are nothing that a user can act on.
     warnings.filterwarnings("ignore", category=FutureWarning)
-    workspace = find_workspace(Path.cwd())
     out, data_dir = (path.resolve() if path else None for path in (out, data_dir))
-    os.chdir(workspace)  # what params.yaml names is relative to it
+    workspace = _enter_workspace()
     plan = BenchPlan(tuple(names or ()), full, out, data_dir, tuple(set_ or ()))
     _show_bench(run_bench(workspace, plan))
 

@@ -17,10 +17,7 @@ from lead_core.params import ModelParams
 from lead_core.storage import read_jsonl_log
 
 MODEL_STAGES = frozenset({"score", "train", "evaluate"})
-COPIES = 1  # the workspace's; DVC removes the one before, which its cache still has, first
-STATE_ADAPTERS = (
-    9  # three checkpoints while the third is written: adapter, and two moments of AdamW
-)
+STATE_ADAPTERS = 9  # three checkpoints of the adapter and both moments of AdamW, for a moment
 FLOAT_BYTES = 4  # weights are kept in fp32
 
 
@@ -44,7 +41,7 @@ def estimate_run(workspace: Path, stages: Sequence[str], model: ModelParams) -> 
     rows = read_jsonl_log(workspace / "artifacts" / "timings.jsonl")
     last = {row["stage"]: row["seconds"] for row in rows if "seconds" in row}
     sizes = {stage: _output_bytes(workspace, stage) for stage in stages}
-    disk = COPIES * sum(sizes.values())
+    disk = sum(sizes.values())  # DVC removes the outputs before, which its cache still has, first
     if "train" in stages:
         disk += STATE_ADAPTERS * _size(workspace / "artifacts" / "train" / "adapter")
     return Estimate(

@@ -53,11 +53,7 @@ def comparison_cost(results: Path) -> str:
     """Return selectors with held-out losses, intervals and what each forwarded."""
     found = read_json(results / COMPARISON, made_by="lead compare")
     heads = {
-        "selector": "---",
-        "seeds": "---:",
-        "held-out loss": "---:",
-        f"minus `{found['baseline']}`, paired 95 %": "---",
-        "finding": "---",
+        **_result_heads(found),
         "of `full`'s gain": "---:",
         "forwards: offline / to select / in training": "---:",
         "tokens trained on": "---:",
@@ -91,11 +87,7 @@ def comparison_picks(results: Path) -> str:
     """Return selectors with held-out losses, intervals and what each picked."""
     found = read_json(results / COMPARISON, made_by="lead compare")
     heads = {
-        "selector": "---",
-        "seeds": "---:",
-        "held-out loss": "---:",
-        f"minus `{found['baseline']}`, paired 95 %": "---",
-        "finding": "---",
+        **_result_heads(found),
         "exchanged picked": "---:",
         "near-duplicates picked": "---:",
         "distinct / visits": "---:",
@@ -117,6 +109,17 @@ def comparison_picks(results: Path) -> str:
         "near-duplicates."
     )
     return _table(heads, rows) + f"\n\n{_base(found)} {shares}"
+
+
+def _result_heads(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the columns of `_result`, with their alignment."""
+    return {
+        "selector": "---",
+        "seeds": "---:",
+        "held-out loss": "---:",
+        f"minus `{found['baseline']}`, paired 95 %": "---",
+        "finding": "---",
+    }
 
 
 def _result(row: Mapping[str, Any]) -> list[str]:

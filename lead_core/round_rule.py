@@ -58,6 +58,18 @@ class Limits:
     rounds: int | None
 
 
+def budget_limits(distinct: int, visits_per_budget: float | None, rounds: int | None) -> Limits:
+    """Return the limits of a budget of `distinct` samples, visited so many times on average."""
+    visits = None if visits_per_budget is None else max(1, round(visits_per_budget * distinct))
+    return Limits(distinct, visits, rounds)
+
+
+def one_epoch(loss: FloatArray) -> Limits:
+    """Return the limits of one pass over all records whose offline `loss` [n] is a number."""
+    trainable = int(np.isfinite(loss).sum())
+    return Limits(trainable, trainable, None)
+
+
 @dataclass(frozen=True)
 class ReadOff:
     """What a finished round told of its m samples, in the order of training, and of its arm.

@@ -18,7 +18,7 @@ from lead_core.errors import LeadError
 from lead_core.gradients import SketchPlan, plan_sketch
 from lead_core.loop_state import LoopState, init_loop, pack_loop, unpack_loop
 from lead_core.round_progress import PackedState, RoundProgress
-from lead_core.round_rule import Limits, RoundRule, UtilitySettings
+from lead_core.round_rule import RoundRule, UtilitySettings, budget_limits, one_epoch
 from lead_core.selectors import PoolView, SelectionSettings, get_selector
 from lead_core.step_result import StepResult
 from lead_core.utility import LossChange
@@ -261,13 +261,9 @@ def _rule(view: PoolView, settings: LeadSettings) -> RoundRule:
             f"LeadSampler: budget_samples must be between 1 and {len(view.loss)}, the pool's size, "
             f"got {settings.budget_samples}"
         )
-    budget, factor = settings.budget_samples, settings.visits_per_budget
-    limits = Limits(
-        budget, None if factor is None else max(1, round(factor * budget)), settings.max_rounds
-    )
+    limits = budget_limits(settings.budget_samples, settings.visits_per_budget, settings.max_rounds)
     if selector.whole_pool:
-        epoch = int(np.isfinite(view.loss).sum())
-        limits = Limits(epoch, epoch, None)
+        limits = one_epoch(view.loss)
     return RoundRule(
         view,
         selector,

@@ -39,7 +39,7 @@ from lead_core.model import (
 from lead_core.params import Params, effective_params
 from lead_core.pool import open_heldout, open_pool
 from lead_core.pool_view import CLUSTER_COLUMNS, SCORE_COLUMNS, view_of
-from lead_core.round_rule import Limits, UtilitySettings
+from lead_core.round_rule import Limits, UtilitySettings, budget_limits, one_epoch
 from lead_core.rounds import Interrupted, Pool, RoundLoop, RoundReport
 from lead_core.scoring import response_losses
 from lead_core.selectors import SelectionSettings, get_selector
@@ -334,8 +334,7 @@ def training_limits(params: Params, loss: np.ndarray, *, whole_pool: bool) -> Li
     """
     select, pool_size = params.select, len(loss)
     if whole_pool:
-        epoch = int(np.isfinite(loss).sum())
-        return Limits(epoch, epoch, None)
+        return one_epoch(loss)
     if select.budget_samples is not None:
         distinct = select.budget_samples
     else:
@@ -345,9 +344,7 @@ def training_limits(params: Params, loss: np.ndarray, *, whole_pool: bool) -> Li
             f"params.yaml: select.budget_* asks for {distinct} distinct samples, the prepared pool "
             f"has {pool_size}; set a budget between 1 and {pool_size}"
         )
-    factor = select.visits_per_budget
-    visits = None if factor is None else max(1, round(factor * distinct))
-    return Limits(distinct, visits, select.max_rounds)
+    return budget_limits(distinct, select.visits_per_budget, select.max_rounds)
 
 
 def _check_trained(last: LoopState, loop: RoundLoop) -> None:
