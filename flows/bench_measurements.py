@@ -167,6 +167,7 @@ def make_loop(subject: Subject, folder: Path) -> RoundLoop:
         task=(np.arange(n) // ARMS % ARMS).astype(np.int32),
         loss=rng.gamma(4, 0.4, n),
         ifd=rng.uniform(0.2, 0.9, n),
+        response_tokens=np.full(n, 100, dtype=np.int32),
     )
     pool = Pool(
         ids=np.array([f"{i:016x}" for i in range(n)]),

@@ -252,7 +252,9 @@ class ScoreParams(Section):
 class ClusterParams(Section):
     """Dual-level clustering (stage `cluster`)."""
 
-    difficulty_clusters: int = Field(ge=1, description="K of K-means on IFD: the bandit's arms")
+    difficulty_clusters: int = Field(
+        ge=1, le=32767, description="K of K-means on IFD: the bandit's arms"
+    )
     kmeans_restarts: int = Field(ge=1, description="K-means restarts; the best one counts")
     reduced_dimensions: int = Field(ge=1, description="PCA dimensions before HDBSCAN")
     min_cluster_size: int = Field(ge=2, description="HDBSCAN: smallest task cluster")
@@ -284,6 +286,12 @@ class SelectParams(Section):
         ge=1, description="smallest round; null: one effective batch"
     )
     max_uses: int = Field(ge=1, le=32767, description="times one sample may be trained on")
+    cluster_size_power: float = Field(
+        ge=0,
+        le=1,
+        description="informative: a task cluster's share of a round is its size to this power; "
+        "1: in proportion, 0: all alike",
+    )
 
     @field_validator("selector")
     @classmethod

@@ -10,17 +10,18 @@ import pandas as pd
 from lead_core.artifacts import Layout, check_chain, read_clusters, read_scores
 from lead_core.selectors import PoolView
 
-SCORE_COLUMNS = ["loss", "ifd"]
+SCORE_COLUMNS = ["loss", "ifd", "response_tokens"]
 CLUSTER_COLUMNS = ["difficulty", "task"]
 
 
 def view_of(scores: pd.DataFrame, clusters: pd.DataFrame) -> PoolView:
     """Return the view that these columns of both make, row by row in order of the pool's ids."""
     return PoolView(
-        difficulty=clusters["difficulty"].to_numpy(np.int32),
+        difficulty=clusters["difficulty"].to_numpy(np.int16),
         task=clusters["task"].to_numpy(np.int32),
         loss=scores["loss"].to_numpy(np.float64),
         ifd=scores["ifd"].to_numpy(np.float64),
+        response_tokens=scores["response_tokens"].to_numpy(np.int32),
     )
 
 

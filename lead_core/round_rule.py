@@ -5,8 +5,9 @@ LEAD.md B. Shared by the pipeline's loop (`rounds`) and by `LeadSampler`, for lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,31 @@ class Limits:
     distinct: int
     visits: int | None
     rounds: int | None
+
+
+def rule_settings(
+    values: Mapping[str, Any], *, effective_batch: int
+) -> tuple[SelectionSettings, UtilitySettings]:
+    """Return what `values` say, keys of the sections select, bandit and utility of params.yaml."""
+    return (
+        SelectionSettings(
+            exploration=values["exploration"],
+            step_size=values["step_size"],
+            round_fraction=values["round_fraction"],
+            min_round=values["min_round_samples"] or effective_batch,
+            max_uses=values["max_uses"],
+            cluster_size_power=values["cluster_size_power"],
+        ),
+        UtilitySettings(
+            smoothing=values["smoothing"],
+            loss_change=values["loss_change"],
+            charge_whole_round=values["round_loss_change"] == "whole",
+            drift=values["drift"] == "cluster",
+            drift_prior_samples=values["drift_prior_samples"],
+            sketch_size=values["sketch_size"],
+            snapshots=values["displacement_snapshots"],
+        ),
+    )
 
 
 def budget_limits(distinct: int, visits_per_budget: float | None, rounds: int | None) -> Limits:

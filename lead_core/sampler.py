@@ -7,7 +7,7 @@ needs numpy and torch alone, and leaves model, data and optimizer to the caller.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -18,8 +18,8 @@ from lead_core.errors import LeadError
 from lead_core.gradients import SketchPlan, plan_sketch
 from lead_core.loop_state import LoopState, init_loop, pack_loop, unpack_loop
 from lead_core.round_progress import PackedState, RoundProgress
-from lead_core.round_rule import RoundRule, UtilitySettings, budget_limits, one_epoch
-from lead_core.selectors import PoolView, SelectionSettings, get_selector
+from lead_core.round_rule import RoundRule, budget_limits, one_epoch, rule_settings
+from lead_core.selectors import PoolView, get_selector
 from lead_core.step_result import StepResult
 from lead_core.utility import LossChange
 
@@ -40,6 +40,7 @@ class LeadSettings:
     round_fraction: float = 0.015
     min_round_samples: int | None = None
     max_uses: int = 4
+    cluster_size_power: float = 0.5
     exploration: float = 0.1
     step_size: float = 1.0
     smoothing: float = 0.1
@@ -75,6 +76,7 @@ _POSITIVE = ("above 0", lambda value: value > 0)
 _BOUNDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # those of params.yaml
     "exploration": ("in (0, 1]", lambda value: 0 < value <= 1),
     "round_fraction": ("in (0, 1]", lambda value: 0 < value <= 1),
+    "cluster_size_power": ("in [0, 1]", lambda value: 0 <= value <= 1),
     "smoothing": ("in [0, 1)", lambda value: 0 <= value < 1),
     "drift_prior_samples": ("0 or more", lambda value: value >= 0),
     "sketch_size": ("64 or more", lambda value: value >= 64),
@@ -227,7 +229,7 @@ class LeadSampler:
 
 def _check_view(view: PoolView) -> None:
     """Raise LeadError for arrays that do not fit each other, naming the first record that is wrong."""
-    sizes = {name: len(getattr(view, name)) for name in ("difficulty", "task", "loss", "ifd")}
+    sizes = {field.name: len(getattr(view, field.name)) for field in fields(view)}
     if len(set(sizes.values())) != 1:
         raise LeadError(f"LeadSampler: the arrays of PoolView differ in length: {sizes}")
     for name, lowest in (("difficulty", -1), ("task", 0)):
@@ -264,25 +266,5 @@ def _rule(view: PoolView, settings: LeadSettings) -> RoundRule:
     limits = budget_limits(settings.budget_samples, settings.visits_per_budget, settings.max_rounds)
     if selector.whole_pool:
         limits = one_epoch(view.loss)
-    return RoundRule(
-        view,
-        selector,
-        SelectionSettings(
-            exploration=settings.exploration,
-            step_size=settings.step_size,
-            round_fraction=settings.round_fraction,
-            min_round=settings.min_round_samples or settings.effective_batch,
-            max_uses=settings.max_uses,
-        ),
-        UtilitySettings(
-            smoothing=settings.smoothing,
-            loss_change=settings.loss_change,
-            charge_whole_round=settings.round_loss_change == "whole",
-            drift=settings.drift == "cluster",
-            drift_prior_samples=settings.drift_prior_samples,
-            sketch_size=settings.sketch_size,
-            snapshots=settings.displacement_snapshots,
-        ),
-        limits,
-        settings.effective_batch,
-    )
+    selection, utility = rule_settings(asdict(settings), effective_batch=settings.effective_batch)
+    return RoundRule(view, selector, selection, utility, limits, settings.effective_batch)

@@ -26,9 +26,10 @@ from lead_core.selectors.contract import (
     withdraw,
 )
 from lead_core.selectors.ranking import Ranking
+from lead_core.selectors.shares import draw_shares, expected_shares
 from lead_core.selectors.stratified import _proportional_shares
 
-SETTINGS = SelectionSettings(0.1, 0.5, 0.1, 4, 2)
+SETTINGS = SelectionSettings(0.1, 0.5, 0.1, 4, 2, 0.5)
 
 
 def make_pool(seed: int, n: int = 60, values: int = 1000) -> PoolView:
@@ -38,7 +39,8 @@ def make_pool(seed: int, n: int = 60, values: int = 1000) -> PoolView:
     loss = rng.integers(0, values, n) / values
     loss[(difficulty < 0) & (rng.random(n) < 0.5)] = np.nan
     ifd = np.where(difficulty < 0, 1.1, rng.integers(0, values, n) / values)
-    return PoolView(difficulty, rng.integers(0, 4, n).astype(np.int32), loss, ifd)
+    tokens = rng.integers(1, 1 + min(values, 50), n).astype(np.int32)
+    return PoolView(difficulty, rng.integers(0, 4, n).astype(np.int32), loss, ifd, tokens)
 
 
 def naive_top(values, positions, n):
@@ -49,7 +51,7 @@ def naive_pick(selector, pool, utility, uses, bandit, quota, rng):
     """Return what `selector` picks, by masks over the whole pool and a sort of all that may come."""
     kind = selector.name
     candidates = pool.difficulty >= 0
-    if kind in ("random", "stratified", "full"):
+    if kind in ("random", "stratified", "longest", "full"):
         candidates = np.isfinite(pool.loss)
     may = candidates & (uses < SETTINGS.max_uses) & ((uses > 0) | (quota.distinct > 0))
 
@@ -74,8 +76,27 @@ def naive_pick(selector, pool, utility, uses, bandit, quota, rng):
     if kind != "idu" and may.any():
         may &= uses == uses[may].min()
     n, positions = capped(SETTINGS.min_round, may), np.flatnonzero(may)
+    if kind == "informative":
+        cells = sorted(
+            {(pool.difficulty[i], pool.task[i]) for i in np.flatnonzero(np.isfinite(pool.loss))}
+        )
+        groups = [
+            [i for i in positions if (pool.difficulty[i], pool.task[i]) == cell] for cell in cells
+        ]
+        share = int(np.ceil(SETTINGS.round_fraction * len(positions) / max(pool.n_arms, 1) - 1e-9))
+        n = capped(max(SETTINGS.min_round, share), may)
+        sizes = pool.index.sizes**SETTINGS.cluster_size_power
+        counts = np.array([len(group) for group in groups], dtype=np.int64)
+        shares = draw_shares(expected_shares(sizes, counts, n), rng)
+        nats = pool.information(np.arange(len(pool.loss)))
+        return [i for g, k in zip(groups, shares, strict=True) for i in naive_top(nats, g, k)]
     if isinstance(selector, Ranking):
-        values = {"idu": utility, "loss": pool.loss, "ifd": pool.ifd}[kind]
+        values = {
+            "idu": utility,
+            "loss": pool.loss,
+            "ifd": pool.ifd,
+            "longest": pool.response_tokens,
+        }[kind]
         return naive_top(values, positions, n)
     if kind == "stratified":
         cells = sorted({(pool.difficulty[i], pool.task[i]) for i in positions})
@@ -138,9 +159,8 @@ def test_picks_are_those_of_a_naive_sort(name, seed, values, distinct, moves, bl
 
 
 def test_lead_looks_at_the_samples_used_so_far_and_the_next_few_only():
-    pool = PoolView(
-        np.zeros(100, np.int32), np.zeros(100, np.int32), np.arange(100.0), np.full(100, 0.5)
-    )
+    zeros = np.zeros(100, np.int32)
+    pool = PoolView(zeros, zeros, np.arange(100.0), np.full(100, 0.5), zeros)
     state = init_selection(pool)
     state = record_use(pool, state, np.array([99, 98]), np.array([0.0, 98.5]))
     assert looked_at(pool, state) == [99, 98, 97, 96, 95]
@@ -152,7 +172,9 @@ def test_lead_looks_at_the_samples_used_so_far_and_the_next_few_only():
 def looked_at(pool, state):
     """Return what a pick of 3 from the only cluster looks at."""
     every, only, three = eligible.Eligible(0, 4), np.array([0]), np.array([3])
-    return eligible.contenders(pool, state, every, only, three)[0].tolist()
+    order, still = pool.by_loss, state.unused_as_scored
+    found, _ = eligible.contenders(pool, state, every, only, three, order, still=still)
+    return found.tolist()
 
 
 def test_the_index_holds_the_trainable_records_by_cluster_the_highest_loss_first():
@@ -161,16 +183,18 @@ def test_the_index_holds_the_trainable_records_by_cluster_the_highest_loss_first
         np.array([0, 2, 0, 0, 3, 1], np.int32),
         np.array([1.0, 5.0, 2.0, np.nan, 3.0, 4.0]),
         np.full(6, 0.5),
+        np.array([9, 1, 2, 1, 1, 1], np.int32),
     )
     index = pool.index
     assert index.labels.tolist() == [[-1, 2], [0, 3], [1, 0], [1, 1]]
-    assert [index.members(c).tolist() for c in range(4)] == [[1], [4], [2, 0], [5]]
+    assert index.starts.tolist() == [0, 1, 2, 4, 5]
+    assert pool.by_loss.tolist() == [1, 4, 2, 0, 5]
+    assert pool.by_information.tolist() == [1, 4, 0, 2, 5]
     assert index.cluster_of(pool.difficulty[[5, 1]], pool.task[[5, 1]]).tolist() == [3, 0]
 
 
 def test_a_sample_without_an_offline_loss_cannot_be_recorded_as_used():
-    pool = PoolView(
-        np.array([-1], np.int32), np.array([0], np.int32), np.array([np.nan]), np.array([np.nan])
-    )
+    zero, lost = np.array([0], np.int32), np.array([np.nan])
+    pool = PoolView(zero - 1, zero, lost, lost, zero)
     with pytest.raises(ValueError, match="without a finite offline loss"):
         record_use(pool, init_selection(pool), np.array([0]), np.array([1.0]))

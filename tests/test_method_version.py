@@ -105,6 +105,7 @@ def make_inputs(folder: Path) -> TrainInputs:
         task=rng.integers(0, 2, 72).astype(np.int32),
         loss=response_losses(ResponseLoss(model, RUNTIME), samples, pad_id=PAD, batch_tokens=256),
         ifd=np.where(difficulty < 0, 1.1, rng.uniform(0.3, 0.99, 72)),
+        response_tokens=np.array([len(s.input_ids) - s.response_start for s in samples], np.int32),
     )
     return TrainInputs(
         ResolvedModel("toy", folder / "model", None, "0" * 64),

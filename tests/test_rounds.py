@@ -75,7 +75,13 @@ def make_loop(folder, *, selector="lead", n=48, seed=0, dropout=0.0, stop=lambda
     pool = Pool(
         ids=np.array([f"{i:016x}" for i in range(n)]),
         sources=np.array(["even" if i % 2 else "odd" for i in range(n)]),
-        view=PoolView(difficulty, rng.integers(0, 2, n).astype(np.int32), offline, np.full(n, 0.5)),
+        view=PoolView(
+            difficulty,
+            rng.integers(0, 2, n).astype(np.int32),
+            offline,
+            np.full(n, 0.5),
+            np.array([len(s.input_ids) - s.response_start for s in samples], np.int32),
+        ),
         encoded=lambda indices: [samples[i] for i in indices],
     )
     reports = []
@@ -83,7 +89,7 @@ def make_loop(folder, *, selector="lead", n=48, seed=0, dropout=0.0, stop=lambda
         "trainer": trainer,
         "pool": pool,
         "selector": get_selector(selector),
-        "settings": SelectionSettings(0.1, 0.5, 0.3, 4, 3),
+        "settings": SelectionSettings(0.1, 0.5, 0.3, 4, 3, 0.5),
         "utility": UTILITY,
         "limits": Limits(distinct=24, visits=30, rounds=None),
         "effective_batch": 4,
@@ -245,7 +251,9 @@ class PowerCut(Exception):
 
 
 LONG_ROUNDS = {
-    "settings": SelectionSettings(0.1, 0.5, 0.3, 14, 3),  # rounds of 4, 3 and 2 steps, one partial
+    "settings": SelectionSettings(
+        0.1, 0.5, 0.3, 14, 3, 0.5
+    ),  # rounds of 4, 3 and 2 steps, one partial
     "utility": replace(UTILITY, snapshots=2, drift=True),
     "dropout": 0.2,
 }

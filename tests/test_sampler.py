@@ -44,7 +44,7 @@ def pipeline(folder, settings=SETTINGS):
     loop, reports = make_loop(
         folder,
         selector=settings.selector,
-        settings=SelectionSettings(0.1, 0.5, 0.3, 6, 3),
+        settings=SelectionSettings(0.1, 0.5, 0.3, 6, 3, 0.5),
         utility=replace(UTILITY, drift=True),
         limits=Limits(24, 30, None),
     )
@@ -174,7 +174,7 @@ def toy_view(n=48):
     rng = np.random.default_rng(3)
     difficulty = rng.integers(-1, 3, n).astype(np.int32)
     task = rng.integers(0, 2, n).astype(np.int32)
-    return PoolView(difficulty, task, rng.uniform(1, 4, n), np.full(n, 0.5))
+    return PoolView(difficulty, task, rng.uniform(1, 4, n), np.full(n, 0.5), np.ones(n, np.int32))
 
 
 def train(sampler, parameter, n_steps=None):
@@ -280,7 +280,8 @@ def test_the_library_is_imported_when_used_and_brings_numpy_and_torch_alone():
 )
 def test_labels_of_ones_own_that_cannot_be_are_refused(change, message):
     values = {"difficulty": np.array([0, 0, 1, 1]), "task": np.array([0, 1, 0, 0])}
-    view = PoolView(**{**values, "loss": np.ones(4), "ifd": np.full(4, 0.5), **change})
+    values |= {"loss": np.ones(4), "ifd": np.full(4, 0.5), "response_tokens": np.ones(4, np.int32)}
+    view = PoolView(**{**values, **change})
     with pytest.raises(LeadError, match=message):
         LeadSampler(view, own_model().parameters(), replace(SETTINGS, budget_samples=2))
 

@@ -28,7 +28,12 @@ from lead_core.selectors.eligible import eligible_samples, least_used, top_eligi
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = SelectionSettings(
-    exploration=0.1, step_size=0.1, round_fraction=0.015, min_round=4, max_uses=2
+    exploration=0.1,
+    step_size=0.1,
+    round_fraction=0.015,
+    min_round=4,
+    max_uses=2,
+    cluster_size_power=0.5,
 )
 
 
@@ -41,6 +46,7 @@ def make_pool(seed: int = 0, n: int = 40, arms: int = 3, tasks: int = 3) -> Pool
         rng.integers(0, tasks, n).astype(np.int32),
         rng.uniform(0.5, 4, n),
         ifd,
+        rng.integers(1, 9, n).astype(np.int32),
     )
 
 
@@ -99,7 +105,8 @@ def test_every_selector_repeats_itself_with_the_same_seed(name):
 
 @pytest.mark.parametrize("name", sorted(SELECTORS))
 def test_an_empty_pool_gives_no_picks(name):
-    empty = PoolView(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0), np.empty(0))
+    no_ints, no_floats = np.empty(0, np.int32), np.empty(0)
+    empty = PoolView(no_ints, no_ints, no_floats, no_floats, no_ints)
     picks = get_selector(name).pick(
         empty, init_selection(empty), SETTINGS, Quota(5, 5), np.random.default_rng(0)
     )
@@ -182,12 +189,13 @@ def small_pool() -> PoolView:
         np.array([0, 0, 0, 0, 1, 1], np.int32),
         np.array([1.0, 4.0, 2.0, 3.0, 9.0, 8.0]),
         np.full(6, 0.5),
+        np.ones(6, np.int32),
     )
 
 
 def test_lead_splits_a_round_over_task_clusters_and_takes_the_highest_utilities():
     # n = 3 over eligible 4 and 2: shares 2 and 1
-    pool, rules = small_pool(), SelectionSettings(0.1, 0.1, 0.015, 3, 4)
+    pool, rules = small_pool(), SelectionSettings(0.1, 0.1, 0.015, 3, 4, 0.5)
     picks = get_selector("lead").pick(
         pool, init_selection(pool), rules, Quota(9, 9), np.random.default_rng(0)
     )
@@ -195,7 +203,7 @@ def test_lead_splits_a_round_over_task_clusters_and_takes_the_highest_utilities(
 
 
 def test_lead_without_the_task_level_takes_the_highest_utilities_of_the_arm():
-    pool, rules = small_pool(), SelectionSettings(0.1, 0.1, 0.015, 3, 4)
+    pool, rules = small_pool(), SelectionSettings(0.1, 0.1, 0.015, 3, 4, 0.5)
     picks = get_selector("lead-no-task").pick(
         pool, init_selection(pool), rules, Quota(9, 9), np.random.default_rng(0)
     )
@@ -203,15 +211,14 @@ def test_lead_without_the_task_level_takes_the_highest_utilities_of_the_arm():
 
 
 def test_a_round_is_the_larger_of_its_floor_and_its_share_of_the_arm():
-    pool = PoolView(
-        np.zeros(1000, np.int32), np.zeros(1000, np.int32), np.ones(1000), np.ones(1000)
-    )
+    zeros, ones = np.zeros(1000, np.int32), np.ones(1000)
+    pool = PoolView(zeros, zeros, ones, ones, zeros)
     rng = np.random.default_rng(0)
     state = init_selection(pool)
     lead = get_selector("lead")
-    wide = SelectionSettings(0.1, 0.1, 0.0151, 4, 4)
+    wide = SelectionSettings(0.1, 0.1, 0.0151, 4, 4, 0.5)
     assert len(lead.pick(pool, state, wide, Quota(99, 99), rng).indices) == 16  # ceil(15.1)
-    floor = SelectionSettings(0.1, 0.1, 0.0151, 20, 4)
+    floor = SelectionSettings(0.1, 0.1, 0.0151, 20, 4, 0.5)
     assert len(lead.pick(pool, state, floor, Quota(99, 99), rng).indices) == 20
     assert len(lead.pick(pool, state, floor, Quota(99, 7), rng).indices) == 7
 
@@ -258,8 +265,9 @@ def test_stratified_covers_every_cell_in_proportion():
         np.tile([0, 0, 0, 1], n // 4).astype(np.int32),
         np.ones(n),
         np.full(n, 0.5),
+        np.ones(n, np.int32),
     )
-    rules = SelectionSettings(0.1, 0.1, 0.015, 16, 4)
+    rules = SelectionSettings(0.1, 0.1, 0.015, 16, 4, 0.5)
     state, _ = play(get_selector("stratified"), pool, Quota(160, 160), settings=rules)
     used = state.uses > 0
     for difficulty, task, share in ((0, 0, 60), (0, 1, 20), (1, 0, 60), (1, 1, 20)):
@@ -274,8 +282,9 @@ def test_a_stratified_batch_expects_the_exact_proportion_of_every_cell():
         np.repeat(np.arange(8), sizes).astype(np.int32),
         np.ones(n),
         np.ones(n),
+        np.ones(n, np.int32),
     )
-    rules = SelectionSettings(0.1, 0.1, 0.015, 16, 4)
+    rules = SelectionSettings(0.1, 0.1, 0.015, 16, 4, 0.5)
     counts = np.zeros(8)
     for seed in range(400):
         picks = get_selector("stratified").pick(
@@ -289,14 +298,14 @@ def test_a_stratified_batch_expects_the_exact_proportion_of_every_cell():
 
 def test_static_rankings_take_each_sample_once_before_repeating():
     pool = small_pool()
-    rules = SelectionSettings(0.1, 0.1, 0.015, 2, 4)
+    rules = SelectionSettings(0.1, 0.1, 0.015, 2, 4, 0.5)
     history = play(get_selector("loss"), pool, Quota(6, 4), settings=rules)[1]
     assert [picks.indices.tolist() for picks, _ in history] == [[4, 5], [1, 3], [4, 5]]
 
 
 def test_idu_may_take_the_same_sample_again_while_its_utility_leads():
     pool = small_pool()
-    rules = SelectionSettings(0.1, 0.1, 0.015, 2, 2)
+    rules = SelectionSettings(0.1, 0.1, 0.015, 2, 2, 0.5)
     history = play(get_selector("idu"), pool, Quota(6, 6), settings=rules)[1]
     assert [picks.indices.tolist() for picks, _ in history] == [[4, 5], [4, 5], [1, 3]]
 

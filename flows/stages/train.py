@@ -39,10 +39,10 @@ from lead_core.model import (
 from lead_core.params import Params, effective_params
 from lead_core.pool import open_heldout, open_pool
 from lead_core.pool_view import CLUSTER_COLUMNS, SCORE_COLUMNS, view_of
-from lead_core.round_rule import Limits, UtilitySettings, budget_limits, one_epoch
+from lead_core.round_rule import Limits, budget_limits, one_epoch, rule_settings
 from lead_core.rounds import Interrupted, Pool, RoundLoop, RoundReport
 from lead_core.scoring import response_losses
-from lead_core.selectors import SelectionSettings, get_selector
+from lead_core.selectors import get_selector
 from lead_core.storage import append_jsonl, sha256_file, sha256_json
 from lead_core.tracking import open_run, resolve_settings
 from lead_core.tracking_run import TrackedRun
@@ -289,27 +289,15 @@ def build_loop(
         tokens = params.train.micro_batch_tokens
         return response_losses(loss, samples, pad_id=pad_id, batch_tokens=tokens)
 
-    utility = params.utility
+    sections = (params.select, params.bandit, params.utility)
+    values = {key: value for section in sections for key, value in section.model_dump().items()}
+    selection, utility = rule_settings(values, effective_batch=params.train.effective_batch)
     loop = RoundLoop(
         trainer=trainer,
         pool=inputs.pool,
         selector=selector,
-        settings=SelectionSettings(
-            exploration=params.bandit.exploration,
-            step_size=params.bandit.step_size,
-            round_fraction=params.select.round_fraction,
-            min_round=params.select.min_round_samples or params.train.effective_batch,
-            max_uses=params.select.max_uses,
-        ),
-        utility=UtilitySettings(
-            smoothing=utility.smoothing,
-            loss_change=utility.loss_change,
-            charge_whole_round=utility.round_loss_change == "whole",
-            drift=utility.drift == "cluster",
-            drift_prior_samples=utility.drift_prior_samples,
-            sketch_size=utility.sketch_size,
-            snapshots=utility.displacement_snapshots,
-        ),
+        settings=selection,
+        utility=utility,
         limits=limits,
         effective_batch=params.train.effective_batch,
         max_skipped_steps=params.train.max_skipped_steps,

@@ -31,7 +31,12 @@ BYTES_PER_SAMPLE = Target(40.0, at_most=True)
 
 ARMS = 7
 SETTINGS = SelectionSettings(
-    exploration=0.1, step_size=1.0, round_fraction=0.015, min_round=16, max_uses=4
+    exploration=0.1,
+    step_size=1.0,
+    round_fraction=0.015,
+    min_round=16,
+    max_uses=4,
+    cluster_size_power=0.5,
 )
 BUDGET_FRACTION = 0.025
 
@@ -82,9 +87,10 @@ def _play(size: int, rounds: int) -> PoolRounds:
     view = make_pool(size)
     started = time.perf_counter()
     state = init_selection(view)
+    order = view.by_loss
     start_up = time.perf_counter() - started
-    resident = (view.difficulty, view.task, view.loss, view.ifd, view.index.order)
-    held = sum(array.nbytes for array in (*resident, state.utility, state.uses))
+    given = (view.difficulty, view.task, view.loss, view.ifd, view.response_tokens)
+    held = sum(array.nbytes for array in (*given, order, state.utility, state.uses))
     lead, rng = get_selector("lead"), np.random.default_rng(1)
     picked: list[int] = []
     seconds: list[float] = []
@@ -118,10 +124,11 @@ def make_pool(size: int) -> PoolView:
     ifd = rng.uniform(0, 1.05, size)
     arms = np.minimum((ifd * ARMS).astype(np.int32), ARMS - 1)
     return PoolView(
-        difficulty=np.where(ifd < 1, arms, -1).astype(np.int32),
+        difficulty=np.where(ifd < 1, arms, -1).astype(np.int16),
         task=np.minimum(rng.geometric(1 / 40, size) - 1, 149).astype(np.int32),
         loss=rng.gamma(4, 0.5, size),
         ifd=ifd,
+        response_tokens=rng.integers(1, 500, size).astype(np.int32),
     )
 
 

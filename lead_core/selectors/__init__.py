@@ -7,10 +7,12 @@ from lead_core.selectors import (
     full,
     idu,
     ifd,
+    informative,
     iterative,
     lead,
     lead_paper,
     lead_without,
+    longest,
     loss,
     random,
     random_ifd,
@@ -39,6 +41,7 @@ __all__ = [
 SELECTORS: dict[str, Selector] = {
     selector.name: selector
     for selector in (
+        informative.SELECTOR,
         lead.SELECTOR,
         lead_paper.SELECTOR,
         *lead_without.SELECTORS,
@@ -46,6 +49,7 @@ SELECTORS: dict[str, Selector] = {
         random.SELECTOR,
         random_ifd.SELECTOR,
         stratified.SELECTOR,
+        longest.SELECTOR,
         loss.SELECTOR,
         ifd.SELECTOR,
         idu.SELECTOR,

@@ -25,6 +25,7 @@ from lead_core.selectors.contract import (
     top_of_groups,
 )
 from lead_core.selectors.eligible import Eligible, contenders, eligible_counts, eligible_samples
+from lead_core.selectors.shares import round_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +58,7 @@ class CoarseToFine(Selector):
         exploration = settings.exploration if self.learns else 1.0
         probabilities = arm_probabilities(state.bandit, counts > 0, exploration)
         arm = draw_arm(probabilities, rng)
-        wanted = max(settings.min_round, _share(settings.round_fraction, counts[arm]))
-        n = cap(wanted, int(counts[arm]), quota)
+        n = cap(round_size(settings, counts[arm]), int(counts[arm]), quota)
         inside = np.flatnonzero((pool.index.labels[:, 0] == arm) & (by_task > 0))
         indices = self._finest(pool, state, eligible, inside, by_task[inside], n)
         return Picks(indices, arm, probabilities, state.bandit.log_weights, counts)
@@ -92,11 +92,25 @@ class CoarseToFine(Selector):
         clusters [J]: the arm's task clusters; counts [J]: how many of their samples are eligible.
         """
         if not self.by_task:
-            indices, _ = contenders(pool, state, eligible, clusters, np.minimum(counts, n))
+            shares = np.minimum(counts, n)
+            indices, _ = self._highest(pool, state, eligible, clusters, shares)
             return top_by(state.utility[indices], indices, n)
         shares = largest_remainder(counts, n)
-        indices, groups = contenders(pool, state, eligible, clusters, shares)
+        indices, groups = self._highest(pool, state, eligible, clusters, shares)
         return top_of_groups(state.utility[indices], indices, groups, shares)
+
+    def _highest(
+        self,
+        pool: PoolView,
+        state: SelectionState,
+        eligible: Eligible,
+        clusters: IntArray,
+        shares: IntArray,
+    ) -> tuple[IntArray, IntArray]:
+        """Return samples among which are the `shares` [J] highest utilities of `clusters` [J]."""
+        # An unused sample's utility is its offline loss, as long as nothing else moves it.
+        still = state.unused_as_scored
+        return contenders(pool, state, eligible, clusters, shares, pool.by_loss, still=still)
 
 
 def _sum_per_arm(pool: PoolView, counts: IntArray) -> IntArray:
@@ -105,8 +119,3 @@ def _sum_per_arm(pool: PoolView, counts: IntArray) -> IntArray:
     sums = np.zeros(pool.n_arms, dtype=np.int64)
     np.add.at(sums, arms[arms >= 0], counts[arms >= 0])
     return sums
-
-
-def _share(fraction: float, count: int) -> int:
-    """Return ``ceil(fraction * count)``, not one more for a product that rounding put above it."""
-    return int(np.ceil(fraction * count - 1e-9))

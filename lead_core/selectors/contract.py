@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lead_core.bandit import BanditState, init_bandit
 from lead_core.reward import RewardRange
-from lead_core.selectors.cluster_index import ClusterIndex, index_clusters
+from lead_core.selectors.cluster_index import ClusterIndex, index_clusters, rank_members
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -24,13 +24,15 @@ class PoolView:
     """What is known of the n records of the pool before training, in order of their ids.
 
     difficulty int [n]: arm, -1 for records set aside (IFD not below 1, or not finite); task int [n]:
-    task cluster inside the difficulty cluster; loss float64 [n]: ``u_0``; ifd float64 [n].
+    task cluster inside the difficulty cluster; loss float64 [n]: ``u_0``; ifd float64 [n];
+    response_tokens int [n]: tokens that the loss is a mean over.
     """
 
-    difficulty: NDArray[np.int32]
+    difficulty: NDArray[np.integer]
     task: NDArray[np.int32]
     loss: FloatArray
     ifd: FloatArray
+    response_tokens: NDArray[np.int32]
 
     @cached_property
     def n_arms(self) -> int:
@@ -39,8 +41,34 @@ class PoolView:
 
     @cached_property
     def index(self) -> ClusterIndex:
-        """Return the records of each task cluster; made once, by a sort of the pool."""
+        """Return the task clusters of the trainable records."""
         return index_clusters(self.difficulty, self.task, self.loss)
+
+    @cached_property
+    def by_loss(self) -> NDArray[np.int32]:
+        """Return the trainable records of each task cluster, the highest offline loss first.
+
+        As positions, int32 [m]; ties by position. Made once, by a sort of the pool.
+        """
+        return rank_members(self.index, self.difficulty, self.task, self.loss, self.loss)
+
+    @cached_property
+    def by_information(self) -> NDArray[np.int32]:
+        """Return the same with the highest `information` first."""
+        values = self.information(np.arange(len(self.loss)))
+        return rank_members(self.index, self.difficulty, self.task, self.loss, values)
+
+    def information(self, indices: IntArray) -> FloatArray:
+        """Return what the prompts of these records say about their responses, in nats, float64 [m].
+
+        The pointwise mutual information ``log p(r|q) - log p(r)`` under the base model: response
+        tokens times the mean loss that the prompt takes away, ``L(r) - L(r|q)`` with ``L(r)`` read
+        off the IFD. Not finite: -inf, below everything.
+        """
+        loss = self.loss[indices]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            nats: FloatArray = self.response_tokens[indices] * (loss / self.ifd[indices] - loss)
+        return np.where(np.isfinite(nats), nats, -np.inf)
 
     @property
     def clusters(self) -> NDArray[np.int32]:
@@ -50,13 +78,14 @@ class PoolView:
 
 @dataclass(frozen=True)
 class SelectionSettings:
-    """The numbers of selection: gamma, step size, rho, smallest round, uses per sample."""
+    """The numbers of selection: see `params.SelectParams` and `params.BanditParams`."""
 
     exploration: float
     step_size: float
     round_fraction: float
     min_round: int
     max_uses: int
+    cluster_size_power: float
 
 
 @dataclass(frozen=True)
@@ -163,10 +192,12 @@ def restore_selection(
 ) -> SelectionState:
     """Return the state that these parts, kept by a checkpoint, belonged to."""
     index = pool.index
-    clusters, ordered = np.repeat(np.arange(len(index.sizes)), index.sizes), uses[index.order]
-    levels = int(ordered.max(initial=0)) + 1
-    counts = np.bincount(clusters * levels + ordered, minlength=len(index.sizes) * levels)
-    unused = index.order[ordered == 0]
+    trainable = np.flatnonzero(np.isfinite(pool.loss))
+    clusters = index.cluster_of(pool.difficulty[trainable], pool.task[trainable])
+    levels = int(uses[trainable].max(initial=0)) + 1
+    keys = clusters * levels + uses[trainable]
+    counts = np.bincount(keys, minlength=len(index.sizes) * levels)
+    unused = trainable[uses[trainable] == 0]
     as_scored = np.array_equal(utility[unused], pool.loss[unused])
     return SelectionState(
         utility, uses, bandit, reward_range, counts.reshape(-1, levels), bool(as_scored)

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lead_core.selectors.contract import (
     BoolArray,
-    FloatArray,
     IntArray,
     PoolView,
     Quota,
@@ -63,7 +63,8 @@ def eligible_members(
     pool: PoolView, state: SelectionState, eligible: Eligible, cluster: int
 ) -> IntArray:
     """Return the positions of a task cluster's `eligible` samples, rising."""
-    members = np.sort(pool.index.members(cluster)).astype(np.int64)
+    start, stop = pool.index.starts[cluster : cluster + 2]
+    members = np.sort(pool.by_loss[start:stop]).astype(np.int64)
     return members[_in_range(state, eligible, members)]
 
 
@@ -73,27 +74,31 @@ def contenders(
     eligible: Eligible,
     clusters: IntArray,
     shares: IntArray,
+    order: NDArray[np.int32],
+    *,
+    still: bool,
 ) -> tuple[IntArray, IntArray]:
-    """Return `eligible` samples of `clusters` [J], the `shares` [J] highest utilities of each included.
+    """Return `eligible` samples of `clusters` [J], the `shares` [J] best of each included.
 
-    Their positions [m], and of which of the J each is, int [m]. Unused samples rank by their offline
-    loss, which does not move, and LEAD takes the highest first: then the samples used so far are the
-    first of a cluster's order, and of the others only the next few can be among the highest. Of a
-    cluster where it is not so, all samples are looked at.
+    Their positions [m], and of which of the J each is, int [m]. order: the pool's records cluster by
+    cluster, the best first; still: whether unused samples rank by it as ever. If so, and the best were
+    always taken, the samples used so far are the first of a cluster's order, and of the others only
+    the next few can be among the best. Of a cluster where it is not so, all samples are looked at.
     """
     sizes = pool.index.sizes[clusters]
     used = state.use_counts[clusters, 1:].sum(axis=1)
-    lengths = np.minimum(used + shares, sizes) if state.unused_as_scored else sizes
-    positions, groups = _first_of(pool, clusters, lengths)
+    lengths = np.minimum(used + shares, sizes) if still else sizes
+    positions, groups = _first_of(pool, order, clusters, lengths)
     found = np.bincount(groups[state.uses[positions] > 0], minlength=len(clusters))
     if (found < used).any():
-        positions, groups = _first_of(pool, clusters, np.where(found < used, sizes, lengths))
+        lengths = np.where(found < used, sizes, lengths)
+        positions, groups = _first_of(pool, order, clusters, lengths)
     may = _in_range(state, eligible, positions)
     return positions[may], groups[may]
 
 
 def top_eligible(
-    pool: PoolView, state: SelectionState, eligible: Eligible, values: FloatArray, n: int
+    pool: PoolView, state: SelectionState, eligible: Eligible, values: NDArray[np.number], n: int
 ) -> IntArray:
     """Return the `n` of all `eligible` with the highest `values` [n of pool]; ties by position."""
     best = np.empty(0, dtype=np.int64)
@@ -122,12 +127,14 @@ def nth_eligible(
     return positions
 
 
-def _first_of(pool: PoolView, clusters: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
-    """Return the first `lengths` [J] positions in the order of each of `clusters`, as `contenders`."""
+def _first_of(
+    pool: PoolView, order: NDArray[np.int32], clusters: IntArray, lengths: IntArray
+) -> tuple[IntArray, IntArray]:
+    """Return the first `lengths` [J] positions in `order` of each of `clusters`, as `contenders`."""
     groups = np.repeat(np.arange(len(clusters)), lengths)
     begins = np.cumsum(lengths) - lengths
     offsets = np.arange(len(groups)) + np.repeat(pool.index.starts[clusters] - begins, lengths)
-    return pool.index.order[offsets].astype(np.int64), groups
+    return order[offsets].astype(np.int64), groups
 
 
 def _blocks(

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lead_core.selectors.contract import (
-    FloatArray,
     Picks,
     PoolView,
     Quota,
@@ -27,13 +27,15 @@ from lead_core.selectors.eligible import (
 
 @dataclass(frozen=True)
 class Ranking(Selector):
-    """One effective batch per round, the highest values first, among records with IFD < 1.
+    """One effective batch per round, the highest values first.
 
-    values: what is ranked, float64 [n]. once: used samples come again only when no unused one may, as
-    suits a fixed ranking; False: a sample may lead twice. The rest: see `Selector`.
+    values: what is ranked, a number per record [n]. below_one: only records with IFD < 1. once: used
+    samples come again only when no unused one may, as suits a fixed ranking; False: a sample may lead
+    twice. The rest: see `Selector`.
     """
 
-    values: Callable[[PoolView, SelectionState], FloatArray]
+    values: Callable[[PoolView, SelectionState], NDArray[np.number]]
+    below_one: bool = True
     once: bool = True
 
     def pick(
@@ -45,7 +47,7 @@ class Ranking(Selector):
         rng: np.random.Generator,
     ) -> Picks:
         """Return the next batch of the ranking."""
-        eligible = eligible_samples(quota, settings.max_uses)
+        eligible = eligible_samples(quota, settings.max_uses, set_aside=not self.below_one)
         if self.once:
             eligible = least_used(pool, state, eligible)
         n = cap(settings.min_round, int(eligible_counts(pool, state, eligible).sum()), quota)

@@ -10,6 +10,7 @@ import numpy as np
 
 from lead_core.selectors.contract import IntArray, PoolView, SelectionState
 from lead_core.selectors.eligible import Eligible, eligible_counts, eligible_members
+from lead_core.selectors.shares import cut_line
 from lead_core.selectors.uniform_draw import UniformDraw
 
 
@@ -28,14 +29,9 @@ def _draw_from_every_cluster(
 
 
 def _proportional_shares(counts: IntArray, n: int, rng: np.random.Generator) -> IntArray:
-    """Split `n` over groups so that each expects its exact proportion of it.
-
-    Systematic sampling: the groups lie end to end on a line, cut at regular places from a random
-    start. A batch is often smaller than the number of groups: by largest remainder the same few large
-    ones would take every batch.
-    """
+    """Split `n` over groups so that each expects its exact proportion of it, as `draw_shares` does."""
     edges = np.concatenate([[0], np.cumsum(counts)]) * n / max(int(counts.sum()), 1)
-    return np.diff(np.floor(edges + rng.random())).astype(np.int64)
+    return cut_line(edges, rng)
 
 
 SELECTOR = UniformDraw("stratified", draw=_draw_from_every_cluster, reads_scores=True)
