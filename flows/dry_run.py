@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lead_core.benchmark_files import files_in
 from lead_core.comparison.cells import planned_cells
 from lead_core.errors import LeadError
-from lead_core.params import Params, ScoreParams, SelectParams, TrainParams
+from lead_core.params import DirtParams, Params, ScoreParams, SelectParams, TrainParams
 from lead_core.resolution import Resolved, resolve_model_name, resolve_source
 
 if TYPE_CHECKING:
@@ -92,11 +92,7 @@ def _settings(params: Params) -> Iterator[tuple[str, str]]:
         f"{data.max_tokens} tokens, {data.heldout_per_source} of each source held out",
     )
     if data.dirt is not None:
-        yield (
-            "",
-            f"planted faults: {_percent(data.dirt.exchanged_fraction)} exchanged responses, "
-            f"{_percent(data.dirt.near_duplicate_fraction)} near-duplicates",
-        )
+        yield "", f"planted faults: {_faults_text(data.dirt)}"
     yield "score", _score_text(params.score)
     yield "cluster", f"{params.cluster.difficulty_clusters} difficulty clusters"
     yield "select", _select_text(params.select)
@@ -108,6 +104,19 @@ def _settings(params: Params) -> Iterator[tuple[str, str]]:
     )
     yield from (("train" if not i else "", text) for i, text in enumerate(_train(params.train)))
     yield "", f"precision {params.runtime.precision}, device {params.runtime.device}"
+
+
+def _faults_text(dirt: DirtParams) -> str:
+    shares = {
+        "exchanged responses": dirt.exchanged_fraction,
+        "near-duplicates": dirt.near_duplicate_fraction,
+        "truncated responses": dirt.truncated_fraction,
+        "responses in another language": dirt.wrong_language_fraction,
+        "empty politeness": dirt.politeness_fraction,
+    }
+    return (
+        ", ".join(f"{_percent(share)} {what}" for what, share in shares.items() if share) or "none"
+    )
 
 
 def _score_text(score: ScoreParams) -> str:

@@ -1,7 +1,7 @@
 """Known faults planted into a pool, so that a comparison can count what a selector does with them.
 
-Real pools are dirty, and nobody knows where. An experiment that exchanges some responses itself knows
-which records are wrong; held-out records stay clean. Nothing here is on in a real run.
+Real pools are dirty, and nobody knows where. An experiment that spoils some records itself knows
+which are wrong; held-out records stay clean. Nothing here is on in a real run.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lead_core.chat import Message
+from lead_core.planted_responses import Draw, write_foreign, write_politeness
 
 Fits = Callable[[Sequence[Message]], bool]
+Respond = Callable[[str, Draw], str]  # from the right response to a wrong one
 
 
 class Kind(StrEnum):
@@ -21,6 +23,11 @@ class Kind(StrEnum):
 
     EXCHANGED = "exchanged"  # carries the response of another record of its source
     NEAR_DUPLICATE = "near_duplicate"  # another record of its source in slightly other words
+    TRUNCATED = "truncated"  # its response is cut off after 20 to 60 % of its characters
+    # Evades the question in another language than English: wrong in language and in substance, since
+    # there is no translation of the right response at hand.
+    WRONG_LANGUAGE = "wrong_language"
+    POLITENESS = "politeness"  # offers help instead of helping
 
 
 @dataclass(frozen=True)
@@ -34,29 +41,39 @@ class Clean:
 
 @dataclass(frozen=True)
 class Fault:
-    """A faulty record that takes the place of the clean one `replaces`; `taken_from` gave it text."""
+    """A faulty record that takes the place of the clean one `replaces`.
+
+    taken_from: the record that gave it its response, itself if that was only cut; None: none did.
+    """
 
     kind: Kind
     replaces: str
-    taken_from: str
+    taken_from: str | None
     messages: list[Message]
 
 
 def plan_faults(
     records: Sequence[Clean], fractions: Mapping[Kind, float], *, seed: int, fits: Fits
 ) -> list[Fault]:
-    """Return the faults to plant: per source, of each kind that share of its records.
+    """Return the faults to plant: per source, of each kind that share of its records (0 if not named).
 
     `fits` says whether a new conversation is short enough. Which records are hit follows from the
-    seed and their ids alone. A source in which too few exchanges fit gets fewer.
+    seed and their ids alone, and a kind more moves none of those before it in `Kind`. A source in
+    which too few fit gets fewer.
     """
     faults: list[Fault] = []
     for source in sorted({record.source for record in records}):
         inside = [record for record in records if record.source == source]
-        faults += _exchange(inside, round(fractions[Kind.EXCHANGED] * len(inside)), seed, fits)
+        wanted = {kind: round(fractions.get(kind, 0.0) * len(inside)) for kind in Kind}
+        faults += _exchange(inside, wanted[Kind.EXCHANGED], seed, fits)
         hit = {fault.replaces for fault in faults}
         clean = [record for record in inside if record.id not in hit]
-        faults += _repeat(clean, round(fractions[Kind.NEAR_DUPLICATE] * len(inside)), seed, fits)
+        faults += _repeat(clean, wanted[Kind.NEAR_DUPLICATE], seed, fits)
+        for kind, respond in _RESPONSES.items():
+            # An original whose near-duplicate is in the pool stays as it is, or there is no duplicate.
+            hit = {name for fault in faults for name in (fault.replaces, fault.taken_from) if name}
+            clean = [record for record in inside if record.id not in hit]
+            faults += _spoil(clean, kind, respond, wanted[kind], seed, fits)
     return faults
 
 
@@ -97,6 +114,43 @@ def _repeat(records: Sequence[Clean], n: int, seed: int, fits: Fits) -> list[Fau
             faults.append(Fault(Kind.NEAR_DUPLICATE, victim.id, original.id, messages))
     return faults
 
+
+def _spoil(
+    records: Sequence[Clean], kind: Kind, respond: Respond, n: int, seed: int, fits: Fits
+) -> list[Fault]:
+    """Give `n` records the response that `respond` makes, drawn for each by the seed and its id."""
+    faults: list[Fault] = []
+    for record in _shuffled(records, seed, kind):
+        if len(faults) == n:
+            break
+        last = record.messages[-1]
+        response = respond(last["content"], _draws(f"{seed}:{kind}:{record.id}"))
+        messages = [*record.messages[:-1], {**last, "content": response}]
+        if response and fits(messages):
+            origin = record.id if kind is Kind.TRUNCATED else None
+            faults.append(Fault(kind, record.id, origin, messages))
+    return faults
+
+
+def _draws(key: str) -> Draw:
+    """Return draws made of hashes, which no version of a library changes."""
+
+    def draw(name: str) -> float:
+        return int.from_bytes(hashlib.sha256(f"{key}:{name}".encode()).digest()[:6]) / 2**48
+
+    return draw
+
+
+def _cut_off(response: str, draw: Draw) -> str:
+    """Return the first 20 to 60 % of `response`; nothing of one too short to cut."""
+    return response[: int(len(response) * (0.2 + 0.4 * draw("share")))].rstrip()
+
+
+_RESPONSES: dict[Kind, Respond] = {
+    Kind.TRUNCATED: _cut_off,
+    Kind.WRONG_LANGUAGE: lambda _, draw: write_foreign(draw),
+    Kind.POLITENESS: lambda _, draw: write_politeness(draw),
+}
 
 _REWORDINGS: tuple[Callable[[str], str], ...] = (
     lambda text: f"Please {text[:1].lower()}{text[1:]}",

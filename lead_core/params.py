@@ -94,14 +94,35 @@ _CREDENTIALS_REFUSED = (
 AUTO = "auto"
 
 
-class DirtParams(Section):
-    """Known faults planted into the pool (never into held-out records), for experiments."""
+class DirtParams(BaseModel):
+    """Known faults planted into the pool (never into held-out records), for experiments.
+
+    No `Section`: a kind that is not named is not planted, and a preset replaces it whole, so that no
+    kind of an earlier preset stays.
+    """
+
+    model_config = Section.model_config
 
     exchanged_fraction: float = Field(
-        ge=0, le=1, description="records of a source that get the response of another one of it"
+        0.0,
+        ge=0,
+        le=1,
+        description="records of a source that get the response of another one of it",
     )
     near_duplicate_fraction: float = Field(
-        ge=0, le=0.5, description="records of a source replaced by another one, lightly reworded"
+        0.0,
+        ge=0,
+        le=0.5,
+        description="records of a source replaced by another one, lightly reworded",
+    )
+    truncated_fraction: float = Field(
+        0.0, ge=0, le=1, description="records of a source with a response cut off at 20 to 60 %"
+    )
+    wrong_language_fraction: float = Field(
+        0.0, ge=0, le=1, description="records of a source answered evasively in another language"
+    )
+    politeness_fraction: float = Field(
+        0.0, ge=0, le=1, description="records of a source answered with empty politeness"
     )
 
 
@@ -201,7 +222,8 @@ class DataParams(Section):
         description="records too close to a benchmark are found before limits apply; null: no check"
     )
     dirt: DirtParams | None = Field(
-        description="known faults planted into the pool, for experiments; null: none"
+        description="known faults planted into the pool, for experiments: each kind's share, 0 if "
+        "left out; null: none"
     )
 
     @property

@@ -374,14 +374,14 @@ def _plant(
         sample = _encode(faulty, max_tokens, tokenizer)
         if isinstance(sample, Rejection) or faulty.id in by_id:
             raise LeadError(
-                f"data.dirt: a planted record made of {fault.replaces} and {fault.taken_from} cannot "
-                "be used; try another seed"
+                f"data.dirt: the {fault.kind} record in the place of {fault.replaces} cannot be used; "
+                "try another seed"
             )
         by_id[faulty.id] = sample
     return [by_id[name] for name in sorted(by_id)], faults
 
 
-def _planted_rows(faults: Sequence[Fault]) -> list[dict[str, str]]:
+def _planted_rows(faults: Sequence[Fault]) -> list[dict[str, str | None]]:
     rows = [
         {
             "id": record_id(fault.messages),
@@ -391,7 +391,7 @@ def _planted_rows(faults: Sequence[Fault]) -> list[dict[str, str]]:
         }
         for fault in faults
     ]
-    return sorted(rows, key=lambda row: row["id"])
+    return sorted(rows, key=lambda row: str(row["id"]))
 
 
 def _count(

@@ -86,29 +86,41 @@ def comparison_cost(results: Path) -> str:
 def comparison_picks(results: Path) -> str:
     """Return selectors with held-out losses, intervals and what each picked."""
     found = read_json(results / COMPARISON, made_by="lead compare")
+    faults = _faults(found["pool_faults"])
     heads = {
         **_result_heads(found),
-        "exchanged picked": "---:",
-        "near-duplicates picked": "---:",
+        **{f"{fault} picked": "---:" for fault in faults},
         "distinct / visits": "---:",
         "tokens trained on": "---:",
     }
     rows = [
         [
             *_result(row),
-            f"{row['picked']['exchanged']:.0%}",
-            f"{row['picked']['near_duplicate']:.0%}",
+            *(f"{share:.0%}" for share in _faults(row["picked"]).values()),
             f"{row['distinct']:,.0f} / {row['visits'][1]:,}",
             f"{row['tokens']['training']:,.0f}",
         ]
         for row in found["rows"]
     ]
-    faults = found["pool_faults"]
-    shares = (
-        f"In the pool: {faults['exchanged']:.0%} exchanged, {faults['near_duplicate']:.0%} "
-        "near-duplicates."
+    shares = ", ".join(f"{share:.0%} {fault}" for fault, share in faults.items())
+    return (
+        _table(heads, rows) + f"\n\n{_base(found)}" + (f" In the pool: {shares}." if shares else "")
     )
-    return _table(heads, rows) + f"\n\n{_base(found)} {shares}"
+
+
+def _faults(shares: Mapping[str, float]) -> dict[str, float]:
+    """Return planted faults by how they are told: wrong responses in one sum, near-duplicates apart.
+
+    shares: by `dirt.Kind`. A kind that is the only one of wrong responses keeps its name.
+    """
+    wrong = {kind: share for kind, share in shares.items() if kind != "near_duplicate"}
+    told = {}
+    if wrong:
+        name = next(iter(wrong)).replace("_", " ") if len(wrong) == 1 else "wrong responses"
+        told[name] = sum(wrong.values())
+    if "near_duplicate" in shares:
+        told["near-duplicates"] = shares["near_duplicate"]
+    return told
 
 
 def _result_heads(found: Mapping[str, Any]) -> dict[str, str]:

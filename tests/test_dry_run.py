@@ -47,6 +47,10 @@ def test_the_shipped_parameters_are_told_line_by_line():
             ["data.dirt={exchanged_fraction: 0.12, near_duplicate_fraction: 0.03}"],
             "planted faults: 12 % exchanged responses, 3 % near-duplicates",
         ),
+        (
+            ["data.dirt={truncated_fraction: 0.06, wrong_language_fraction: 0.04}"],
+            "planted faults: 6 % truncated responses, 4 % responses in another language",
+        ),
         (["train.max_grad_norm=null"], "no clipping"),
         (["train.max_grad_norm=1.5"], "clipping at 1.5"),
     ],

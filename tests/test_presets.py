@@ -19,7 +19,8 @@ from lead_core.errors import LeadError
 from lead_core.params import load_params
 
 REPOSITORY = Path(__file__).parents[1]
-SHIPPED = ["paper", "reference"]  # a preset of one's own may be partial
+CONFIRMING = ["confirm-clean", "confirm-docstrings", "confirm-mixed", "confirm-sharegpt"]
+SHIPPED = [*CONFIRMING, "paper", "reference"]  # a preset of one's own may be partial
 PRESETS = sorted(path.stem for path in (REPOSITORY / "presets").glob("*.yaml"))
 
 
@@ -134,6 +135,37 @@ def test_an_unknown_preset_is_refused_with_those_that_there_are(workspace):
         preset_overrides(workspace, "papr")
     with pytest.raises(LeadError, match=r"paper, reference, small$"):
         preset_overrides(workspace, "../params")
+
+
+def test_a_kind_of_dirt_that_a_preset_does_not_name_is_not_planted(workspace):
+    path = workspace / "params.yaml"
+    edit_params(path, preset_overrides(workspace, "confirm-mixed"))
+    edit_params(path, preset_overrides(workspace, "reference"))
+    dirt = load_params(path).data.dirt.model_dump()
+    assert {kind: share for kind, share in dirt.items() if share} == {
+        "exchanged_fraction": 0.12,
+        "near_duplicate_fraction": 0.03,
+    }
+
+
+def test_confirming_pools_share_all_that_trains_with_the_reference_benchmark():
+    """Only data, budget and seeds are particular, and no seed of the reference's is among them."""
+
+    def settings(name):
+        load = load_params(REPOSITORY / "params.yaml", preset_overrides(REPOSITORY, name))
+        parts = load.model_dump(
+            exclude={"data": True, "compare": True, "select": {"budget_samples"}}
+        )
+        parts["select"].pop("budget_fraction")
+        parts["train"].pop("monitor_samples")
+        return parts, load.compare
+
+    reference, compared = settings("reference")
+    for name in CONFIRMING:
+        confirming, compare = settings(name)
+        assert confirming == reference
+        assert compare.results == f"results/{name}"
+        assert not set(compare.seeds) & set(compared.seeds)
 
 
 @pytest.mark.parametrize(

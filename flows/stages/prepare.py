@@ -87,4 +87,7 @@ def _fractions(dirt: DirtParams | None) -> dict[Kind, float] | None:
     return {
         Kind.EXCHANGED: dirt.exchanged_fraction,
         Kind.NEAR_DUPLICATE: dirt.near_duplicate_fraction,
+        Kind.TRUNCATED: dirt.truncated_fraction,
+        Kind.WRONG_LANGUAGE: dirt.wrong_language_fraction,
+        Kind.POLITENESS: dirt.politeness_fraction,
     }
