@@ -1,7 +1,8 @@
-"""A round of LEAD's selection on large pools: time, memory and start-up, against a naive sort.
+"""A round of selection on large pools: time, memory and start-up, against a naive sort.
 
 No model takes part: utilities fall as training would make them. The naive way masks the whole pool for
-what may come, sorts all of the drawn arm's task clusters, and copies the pool's arrays to update them.
+what may come, sorts all task clusters that the round draws from, and copies the pool's arrays to update
+them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lead_core.bench.interleaving import timed
 from lead_core.bench.result import Figure, Target
@@ -41,10 +43,17 @@ SETTINGS = SelectionSettings(
 BUDGET_FRACTION = 0.025
 
 
+SELECTORS = ("lead", "informative")
+
+
 @dataclass(frozen=True)
 class PoolRounds:
-    """Rounds on one pool. picked: samples of each round; rounds, naive: seconds of each, either way."""
+    """Rounds of `selector` on one pool.
 
+    picked: samples of each round; rounds, naive: seconds of each, either way.
+    """
+
+    selector: str
     samples: int
     task_clusters: int
     start_up_seconds: float
@@ -76,38 +85,39 @@ class SelectionResult:
 
 
 def measure_selection(sizes: Sequence[int], *, rounds: int) -> SelectionResult:
-    """Play `rounds` of `lead`, and the same naively, by turns, on a made-up pool of each size.
+    """Play `rounds` of `SELECTORS`, and the same naively, by turns, on a made-up pool of each size.
 
     Raises RuntimeError if the two ever pick differently.
     """
-    return SelectionResult(tuple(_play(size, rounds) for size in sizes))
+    return SelectionResult(tuple(_play(name, size, rounds) for size in sizes for name in SELECTORS))
 
 
-def _play(size: int, rounds: int) -> PoolRounds:
+def _play(name: str, size: int, rounds: int) -> PoolRounds:
     view = make_pool(size)
+    selector, rng = get_selector(name), np.random.default_rng(1)
     started = time.perf_counter()
     state = init_selection(view)
-    order = view.by_loss
+    order = view.by_loss if name == "lead" else view.by_information
     start_up = time.perf_counter() - started
     given = (view.difficulty, view.task, view.loss, view.ifd, view.response_tokens)
     held = sum(array.nbytes for array in (*given, order, state.utility, state.uses))
-    lead, rng = get_selector("lead"), np.random.default_rng(1)
     picked: list[int] = []
     seconds: list[float] = []
     naive: list[float] = []
     for _ in range(rounds):
         started = time.perf_counter()
         quota = Quota(size, int(BUDGET_FRACTION * size) - state.distinct)
-        picks = lead.pick(view, state, SETTINGS, quota, rng)
+        picks = selector.pick(view, state, SETTINGS, quota, rng)
         seconds.append(time.perf_counter() - started)
         naive.append(timed(lambda: _naive_round(view, state, picks, quota))())  # noqa: B023
         started = time.perf_counter()
         utility = state.utility[picks.indices] * 0.8
-        bandit = lead.learn(state, picks, 0.5, SETTINGS)
+        bandit = selector.learn(state, picks, 0.5, SETTINGS)
         state = replace(record_use(view, state, picks.indices, utility), bandit=bandit)
         seconds[-1] += time.perf_counter() - started
         picked.append(len(picks.indices))
     return PoolRounds(
+        name,
         size,
         len(view.index.sizes),
         start_up,
@@ -137,14 +147,10 @@ def _naive_round(view: PoolView, state: SelectionState, picks: Picks, quota: Quo
     may = (view.difficulty >= 0) & (state.uses < SETTINGS.max_uses)
     if quota.distinct <= 0:
         may &= state.uses > 0
-    np.bincount(view.difficulty[may], minlength=ARMS)
-    inside = np.flatnonzero(may & (view.difficulty == picks.arm))
-    tasks, groups = np.unique(view.task[inside], return_inverse=True)
-    shares = largest_remainder(np.bincount(groups, minlength=len(tasks)), len(picks.indices))
-    chosen = [
-        _sorted_top(state, inside[groups == task], int(share)) for task, share in enumerate(shares)
-    ]
-    indices = np.concatenate(chosen)
+    if picks.arm is None:
+        indices = _naive_informative(view, picks, may & (state.uses == 0))
+    else:
+        indices = _naive_lead(view, state, picks, may)
     if not np.array_equal(indices, picks.indices):
         raise RuntimeError("selection differs from a naive sort")
     utility, uses = state.utility.copy(), state.uses.copy()
@@ -152,12 +158,38 @@ def _naive_round(view: PoolView, state: SelectionState, picks: Picks, quota: Quo
     uses[indices] += 1
 
 
-def _sorted_top(state: SelectionState, members: IntArray, n: int) -> IntArray:
-    return members[np.lexsort((members, -state.utility[members]))[:n]]
+def _naive_lead(
+    view: PoolView, state: SelectionState, picks: Picks, may: NDArray[np.bool_]
+) -> IntArray:
+    np.bincount(view.difficulty[may], minlength=ARMS)
+    inside = np.flatnonzero(may & (view.difficulty == picks.arm))
+    tasks, groups = np.unique(view.task[inside], return_inverse=True)
+    shares = largest_remainder(np.bincount(groups, minlength=len(tasks)), len(picks.indices))
+    chosen = [
+        _sorted_top(state.utility, inside[groups == task], int(share))
+        for task, share in enumerate(shares)
+    ]
+    return np.concatenate(chosen)
+
+
+def _naive_informative(view: PoolView, picks: Picks, may: NDArray[np.bool_]) -> IntArray:
+    # How many each cluster gives was drawn at random: read off the picks.
+    values = view.information(np.arange(len(view.loss)))
+    labels = view.difficulty.astype(np.int64) * (int(view.task.max()) + 1) + view.task
+    drawn, shares = np.unique(labels[picks.indices], return_counts=True)
+    chosen = [
+        _sorted_top(values, np.flatnonzero(may & (labels == cluster)), int(share))
+        for cluster, share in zip(drawn, shares, strict=True)
+    ]
+    return np.concatenate(chosen)
+
+
+def _sorted_top(values: NDArray[np.float64], members: IntArray, n: int) -> IntArray:
+    return members[np.lexsort((members, -values[members]))[:n]]
 
 
 def _figures_of(pool: PoolRounds) -> list[Figure]:
-    name = f"{pool.samples:,} samples"
+    name = f"{pool.selector}, {pool.samples:,} samples"
     limit = ROUND_MILLISECONDS.get(pool.samples)
     target = None if limit is None else Target(limit, at_most=True)
     return [
