@@ -34,7 +34,6 @@ app = typer.Typer(
         "lead run --set data.sources='[my_data.jsonl]' --set seed=1",
         "lead export subset --format sharegpt",
     ),
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
@@ -87,7 +86,9 @@ def main() -> None:
     from flows.reproduce import StageError
 
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+    except typer.TyperException as error:  # else it comes as a box
+        _fail(_usage_line(error), error.exit_code)
     except StageError as error:  # its log has been on the screen already
         _fail(error.line, error.exit_code)
     except LeadError as error:
@@ -105,6 +106,14 @@ def _enter_workspace() -> Path:
     workspace = find_workspace(Path.cwd())
     os.chdir(workspace)
     return workspace
+
+
+def _usage_line(error: typer.TyperException) -> str:
+    """Return what is wrong with a command line: the command, Typer's reason, and where to read on."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "lead"
+    reason = " ".join(error.format_message().split()).removesuffix(".")
+    return f"{command}: {reason[:1].lower()}{reason[1:]} (see `{command} --help`)"
 
 
 def _fail(text: str, exit_code: int) -> None:
