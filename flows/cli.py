@@ -234,6 +234,7 @@ def compare(
     epilog=_examples(
         "lead export subset --format sharegpt",
         "lead export --adapter adapter --merged model",
+        "lead export --champion --adapter champion",
     )
 )
 def export(
@@ -267,6 +268,13 @@ def export(
             "Needs memory for all weights in float32.",
         ),
     ] = None,
+    champion: Annotated[
+        bool,
+        typer.Option(
+            "--champion",
+            help="Take MLflow's champion (`tracking.champion`), not the training of this workspace.",
+        ),
+    ] = False,
 ) -> None:
     """Take the selected subset, the adapter or the tuned model to other tools.
 
@@ -289,7 +297,7 @@ def export(
     with hold_workspace(workspace):
         from flows.export import export as write
 
-        for line in write(workspace, form=format_, scores=scores, **folders):
+        for line in write(workspace, champion=champion, form=format_, scores=scores, **folders):
             print(line)
 
 
