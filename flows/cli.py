@@ -34,7 +34,6 @@ app = typer.Typer(
         "lead run --set data.sources='[my_data.jsonl]' --set seed=1",
         "lead export subset --format sharegpt",
     ),
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
@@ -87,7 +86,9 @@ def main() -> None:
     from flows.reproduce import StageError
 
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+    except typer.TyperException as error:  # else it comes as a box
+        _fail(_usage_line(error), error.exit_code)
     except StageError as error:  # its log has been on the screen already
         _fail(error.line, error.exit_code)
     except LeadError as error:
@@ -105,6 +106,14 @@ def _enter_workspace() -> Path:
     workspace = find_workspace(Path.cwd())
     os.chdir(workspace)
     return workspace
+
+
+def _usage_line(error: typer.TyperException) -> str:
+    """Return what is wrong with a command line: the command, Typer's reason, and where to read on."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "lead"
+    reason = " ".join(error.format_message().split()).removesuffix(".")
+    return f"{command}: {reason[:1].lower()}{reason[1:]} (see `{command} --help`)"
 
 
 def _fail(text: str, exit_code: int) -> None:
@@ -225,6 +234,7 @@ def compare(
     epilog=_examples(
         "lead export subset --format sharegpt",
         "lead export --adapter adapter --merged model",
+        "lead export --champion --adapter champion",
     )
 )
 def export(
@@ -258,6 +268,13 @@ def export(
             "Needs memory for all weights in float32.",
         ),
     ] = None,
+    champion: Annotated[
+        bool,
+        typer.Option(
+            "--champion",
+            help="Take MLflow's champion (`tracking.champion`), not the training of this workspace.",
+        ),
+    ] = False,
 ) -> None:
     """Take the selected subset, the adapter or the tuned model to other tools.
 
@@ -280,7 +297,7 @@ def export(
     with hold_workspace(workspace):
         from flows.export import export as write
 
-        for line in write(workspace, form=format_, scores=scores, **folders):
+        for line in write(workspace, champion=champion, form=format_, scores=scores, **folders):
             print(line)
 
 

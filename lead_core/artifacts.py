@@ -170,7 +170,8 @@ def write_training(
 ) -> None:
     """Write the adapter, rounds.jsonl, selection.parquet and, last, the train stage's manifest."""
     with replaced_directory(folder / "adapter") as temporary:
-        _save_adapter(model, temporary)
+        model.save_pretrained(temporary, safe_serialization=True)
+        strip_adapter(temporary)
     write_jsonl(folder / "rounds.jsonl", rounds)
     selection = pd.DataFrame(samples).astype(
         dict.fromkeys(("round", "step", "difficulty", "task", "uses", "tokens"), np.int32)
@@ -186,9 +187,8 @@ def write_training(
     write_json(folder / "manifest.json", {"schema": SCHEMA, **manifest, **hashes})
 
 
-def _save_adapter(model: Any, folder: Path) -> None:
-    """Save a peft adapter without the machine's path to its base model and without a model card."""
-    model.save_pretrained(folder, safe_serialization=True)
+def strip_adapter(folder: Path) -> None:
+    """Take out of a saved peft adapter what is not its own: base model's path, card, order of sets."""
     (folder / "README.md").unlink(missing_ok=True)
     config = read_json(folder / "adapter_config.json", made_by="dvc repro train")
     config["base_model_name_or_path"] = None

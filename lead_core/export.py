@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lead_core.artifacts import Layout, check_chain
+from lead_core.artifacts import Layout, check_chain, read_manifest
 from lead_core.errors import LeadError
 from lead_core.export_card import provenance, subset_card
 from lead_core.export_configs import PROMPT_COMPLETION_FILE, Recipe, trainer_files
@@ -19,7 +19,6 @@ from lead_core.export_folder import export_folder
 from lead_core.export_forms import Form, prompt_and_completion, to_record, what_is_lost
 from lead_core.pool import open_pool
 from lead_core.records import Message
-from lead_core.report_data import read_training_manifests
 from lead_core.storage import sha256_file, write_jsonl, write_text
 
 KIND = "subset"
@@ -42,8 +41,12 @@ class Subset:
 
 
 def read_subset(layout: Layout) -> Subset:
-    """Join selection.parquet with the pool; LeadError when they are absent or not of one training."""
-    _, manifest = read_training_manifests(layout)
+    """Join selection.parquet with the pool, which may have changed since but for what was selected.
+
+    Raises LeadError when one of them is absent, is not what its stage wrote, or a sample is not in the
+    pool. An id is the hash of its conversation, so equal ids are equal texts.
+    """
+    manifest = read_manifest(layout.train, "train")
     path = layout.train / "selection.parquet"
     if not path.is_file():
         raise LeadError(f"{path} is not there; run `dvc repro train` first")
@@ -64,6 +67,12 @@ def read_subset(layout: Layout) -> Subset:
         }
     )
     row_of = {name: row for row, name in enumerate(pool.ids.tolist())}
+    if absent := [name for name in records["id"] if name not in row_of]:
+        raise LeadError(
+            f"{len(absent)} of {len(records)} selected records are not in {layout.pool} any more "
+            f"({absent[0]} first); run `lead run prepare` with the data and parameters that they were "
+            f"selected from (pool hash {manifest['pool_sha256'][:12]}...)"
+        )
     conversations = [pool.messages(row_of[name]) for name in records["id"]]
     return Subset(records, conversations, manifest)
 

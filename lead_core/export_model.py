@@ -13,12 +13,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from lead_core.artifacts import Layout, adapter_hash, check_chain
+from lead_core.artifacts import Layout, adapter_hash, check_chain, read_manifest
 from lead_core.assets import MODEL_FILES, ResolvedModel, model_kind
 from lead_core.errors import LeadError, first_reason
 from lead_core.export_card import adapter_card, merged_card, provenance
 from lead_core.export_folder import export_folder
-from lead_core.report_data import read_training_manifests
 from lead_core.storage import read_json, write_json, write_text
 
 ADAPTER, MERGED = "adapter", "merged"
@@ -45,7 +44,7 @@ def base_reference(model: ResolvedModel) -> tuple[str, str | None]:
 def export_adapter(layout: Layout, path: Path, model: ResolvedModel) -> str:
     """Write the adapter with its base model named, tokenizer files and a card; return a summary.
 
-    Raises LeadError when `model` or an earlier stage's output is not what the adapter was trained on.
+    Raises LeadError when `model` or the adapter is not what the training had and wrote.
     """
     manifest = _checked_training(layout, model)
     origin = provenance(manifest)
@@ -104,7 +103,7 @@ def stored_dtype(model: ResolvedModel) -> str:
 
 
 def _checked_training(layout: Layout, model: ResolvedModel) -> dict[str, Any]:
-    _, manifest = read_training_manifests(layout)
+    manifest = read_manifest(layout.train, "train")
     adapter = layout.train / "adapter"
     if not adapter.is_dir():
         raise LeadError(f"{adapter} is not there; run `dvc repro train` first")

@@ -24,6 +24,7 @@ from filelock import FileLock
 from lead_core.errors import LeadError
 from lead_core.storage import sha256_file
 from lead_core.tracking_champion import PROMOTION_TAG, promote
+from lead_core.tracking_download import Champion, download_champion
 from lead_core.tracking_names import first_line, flatten_params, legal_tags, redact
 from lead_core.tracking_outbox import Event, Outbox, Sent, list_outboxes
 from lead_core.tracking_process import ending_after, is_alive, origin_tags, sigterm_as_exit
@@ -152,6 +153,24 @@ def sync(settings: TrackingSettings) -> SyncReport:
     except Exception as error:  # of any library below MLflow
         waiting = len(list_outboxes(settings.outboxes))
         return SyncReport(sent=before - waiting, waiting=waiting, failure=first_line(error))
+
+
+def fetch_champion(settings: TrackingSettings, name: str, folder: Path) -> Champion:
+    """Lay what the champion of the registered model `name` was trained to into `folder`.
+
+    Files and errors as in `download_champion`; LeadError when MLflow cannot be used, too.
+    """
+    try:
+        with _quiet_libraries():
+            client = _connect(settings).client
+            return download_champion(client, settings.uri, name, folder)
+    except LeadError:
+        raise
+    except Exception as error:  # of any library below MLflow
+        raise LeadError(
+            f"MLflow at {redact(settings.uri)} cannot be used ({first_line(error)}); "
+            "try again when it is there, or see tracking.uri in params.yaml"
+        ) from error
 
 
 def reconcile(settings: TrackingSettings) -> int:

@@ -84,7 +84,7 @@ def promote(
     adapter = _adapter_of(client, run_id)
     if adapter is None:
         return Verdict(False, "its adapter is not in MLflow")
-    present = _champion(client, name)
+    present = champion_version(client, name)
     if present is None:
         verdict = Verdict(True, "the first one")
     else:
@@ -102,7 +102,7 @@ def promote(
 def _judge_against(
     client: Any, present: Any, called: str, candidate: pd.DataFrame, model_sha256: str
 ) -> Verdict:
-    run = _run_of(client, present)
+    run = run_of(client, present)
     if run is not None and run.data.tags.get(MODEL_TAG) != model_sha256:
         return Verdict(False, f"{called} is an adapter of another base model; {_ADVICE}")
     losses = None if run is None else _heldout_of(client, run.info.run_id)
@@ -117,7 +117,7 @@ def _adapter_of(client: Any, run_id: str) -> Any | None:
     return max(found, key=lambda model: model.creation_timestamp, default=None)
 
 
-def _champion(client: Any, name: str) -> Any | None:
+def champion_version(client: Any, name: str) -> Any | None:
     """Return the version that bears the alias; None if there is none, or no such model yet."""
     from mlflow.exceptions import MlflowException
 
@@ -131,7 +131,8 @@ def _champion(client: Any, name: str) -> Any | None:
     return None if version is None else client.get_model_version(name, version)
 
 
-def _run_of(client: Any, version: Any) -> Any | None:
+def run_of(client: Any, version: Any) -> Any | None:
+    """Return the run that trained a registered version; None if it is gone."""
     from mlflow.exceptions import MlflowException
 
     try:

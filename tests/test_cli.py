@@ -92,6 +92,36 @@ def test_the_help_of_every_command_ends_in_an_example_as_it_would_be_typed(call)
     assert "data.sources='[my_data.jsonl, \"more/*.parquet\"]'" in call("run", "--help")[1]
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("rnu", "lead: no such command 'rnu'. Did you mean 'run'? (see `lead --help`)"),
+        (
+            "run --dry-rnu",
+            "lead run: no such option: --dry-rnu (Possible options: --dry-run) "
+            "(see `lead run --help`)",
+        ),
+        ("serve", "lead serve: missing option '--cron' (see `lead serve --help`)"),
+        ("doctor", "lead doctor: missing argument 'FILE...' (see `lead doctor --help`)"),
+        (
+            "gc everything",
+            "lead gc: got unexpected extra argument (everything) (see `lead gc --help`)",
+        ),
+        (
+            "compare --jobs 0",
+            "lead compare: invalid value for '--jobs': 0 is not in the range x>=1. "
+            "(see `lead compare --help`)",
+        ),
+    ],
+)
+def test_a_mistyped_line_is_one_line_with_the_help_to_read(call, line, said):
+    assert call(*line.split()) == (2, "", f"error: {said}\n")
+
+
+def test_lead_alone_shows_the_help(call):
+    assert call() == call("--help")
+
+
 def test_the_shell_completes_commands_and_the_workspaces_presets(workspace):
     (workspace / "presets").mkdir()
     (workspace / "presets" / "mine.yaml").write_text("seed: 1\n")

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from lead_core.export import SCORES, export_subset, read_subset
 from lead_core.export_forms import Form
 from lead_core.pool import open_pool
 from lead_core.records import convert
-from lead_core.storage import read_json, write_json
+from lead_core.storage import read_json
 
 
 @pytest.fixture(scope="module")
@@ -147,13 +148,22 @@ def test_equal_work_gives_equal_bytes(export):
     assert all(p.read_bytes() == (second / p.name).read_bytes() for p in first.iterdir())
 
 
-def test_files_that_do_not_belong_together_are_refused(layout, export):
-    manifest = read_json(layout.clusters / "manifest.json", made_by="")
-    write_json(layout.clusters / "manifest.json", {**manifest, "clusters_sha256": "0" * 64})
+def test_a_pool_that_grew_since_still_has_the_texts(layout, export, tmp_path):
+    grown = write_artifacts(
+        tmp_path / "grown", make_tokenizer(), records=120, conversation=mixed_conversation
+    )
+    before, _ = export(layout=layout, name="before")
+    after, _ = export(layout=replace(layout, pool=grown.pool), name="after")
+    assert rows_of(after) == rows_of(before)
+
+
+def test_records_that_left_the_pool_are_missed_with_the_pool_they_were_in(layout, export, tmp_path):
+    other = write_artifacts(tmp_path / "other", make_tokenizer(), conversation=question)
     with pytest.raises(
-        LeadError, match=r"the training \(the clusters\) was made from another input"
+        LeadError,
+        match=r"28 selected records are not in .*pool any more \(\w{16} first\); run `lead run pr",
     ):
-        export(layout=layout)
+        export(layout=replace(layout, pool=other.pool))
 
 
 def test_a_changed_selection_or_pool_is_refused(layout, export):

@@ -549,6 +549,61 @@ def test_subset_adapter_and_merged_model_leave_the_workspace(workspace, copy):
     assert "subset was changed since it was exported (trl.yaml)" in refused
 
 
+def test_the_champion_is_exported_as_it_was_trained_whatever_the_workspace_has_become(
+    workspace, copy, tmp_path, monkeypatch
+):
+    from flows.export import export
+    from lead_core.errors import LeadError
+    from lead_core.export_forms import Form
+    from lead_core.storage import sha256_file
+    from lead_core.tracking import open_run, resolve_settings
+
+    def exported(name: str, *, champion: bool) -> tuple[Path, list[str]]:
+        out = tmp_path / name
+        folders = {"subset": out / "subset", "adapter": out / "adapter", "merged": None}
+        return out, list(
+            export(copy, champion=champion, form=Form.MESSAGES, scores=True, **folders)
+        )
+
+    monkeypatch.chdir(copy)
+    own, _ = exported("own", champion=False)
+    manifest = json.loads((copy / "artifacts/train/manifest.json").read_text())
+    key = {"lead.train_hash": sha256_file(copy / "artifacts/train/manifest.json")}
+    settings = resolve_settings(copy, None, "lead")
+    with open_run(settings, name="evaluate", key=key, tags={}, params={}) as run:
+        heldout = copy / "artifacts/eval/heldout.parquet"
+        run.offer_champion("night", heldout, manifest["model_sha256"])
+    params = copy / "params.yaml"
+    with pytest.raises(LeadError, match=r"tracking\.champion must name the registered model whose"):
+        exported("none", champion=True)
+    moved_on = ["tracking.champion=night", "train.lora.rank=7", "model.name=gone"]
+    params.write_text(yaml.safe_dump(override(yaml.safe_load(params.read_text()), moved_on)))
+    shutil.rmtree(copy / "artifacts/train")
+
+    out, said = exported("champion", champion=True)
+    assert said[0].startswith("champion night version 1 (MLflow run lead-seed0, ")
+    for folder in ("subset", "adapter"):
+        assert hashes(out / folder) == hashes(own / folder)
+
+    make_model(seed=5).save_pretrained(copy / "model")
+    with pytest.raises(LeadError, match=r"trained on another state of model \(hash \w{12}\.\.\., "):
+        exported("none", champion=True)
+
+
+def test_what_was_trained_on_other_clusters_is_not_exported(copy, monkeypatch):
+    from flows.export import export
+    from lead_core.errors import LeadError
+    from lead_core.export_forms import Form
+
+    manifest = copy / "artifacts/clusters/manifest.json"
+    facts = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**facts, "clusters_sha256": "0" * 64}))
+    monkeypatch.chdir(copy)
+    folders = {"subset": copy / "out", "adapter": None, "merged": None}
+    with pytest.raises(LeadError, match=r"the training \(the clusters\) was made from another in"):
+        list(export(copy, champion=False, form=Form.MESSAGES, scores=True, **folders))
+
+
 def loaded_logits(folder: Path) -> list[float]:
     """Load a model or an adapter as its users do and return the logits behind a short prompt."""
     import torch

@@ -470,8 +470,8 @@ def _record(
     digest = sha256_json(sorted(chosen))[:16]
     run.log_dataset("selected", digest, "artifacts/train", len(chosen), "training")
     run.log_table(pd.DataFrame(recorder.samples), "selection.json")
-    run.log_artifact(layout.train / "rounds.jsonl", "train")
-    run.log_artifact(layout.train / "manifest.json", "train")
+    for name in ("rounds.jsonl", "selection.parquet", "manifest.json"):
+        run.log_artifact(layout.train / name, "train")
     run.set_tags({"lead.train_hash": train_hash})
 
 
