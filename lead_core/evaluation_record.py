@@ -70,15 +70,12 @@ def describe_evaluation(layout: Layout, params: Params, lock: Mapping[str, Any])
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     """Return the records in `folder`, those of the lowest held-out loss first.
 
-    Raises LeadError when there is none, and when they are of different comparisons, questions or
-    answers of the base model.
+    Raises LeadError when they are of different comparisons, questions or answers of the base model.
     """
     paths = sorted(folder.glob("*.json"))
-    if not paths:
-        raise LeadError(f"{folder} holds no evaluation; run `{MADE_BY}` first")
     records = [read_json(path, made_by=MADE_BY) for path in paths]
-    first = _shared(records[0])
     for path, record in zip(paths, records, strict=True):
+        first = _shared(records[0])
         if record.get("schema") != SCHEMA or path.stem != record["training"]["selector"]:
             raise LeadError(f"{path} is not what its name says; run `{MADE_BY}` again")
         other = [name for name, value in _shared(record).items() if value != first[name]]
