@@ -134,10 +134,8 @@ def test_the_benchmarks_are_asked_as_the_published_table_says():
         ("humaneval", None, None),
     ]
     assert params.evaluate.run_generated_code is False
-    assert (params.data.decontaminate.against, params.data.decontaminate.action) == (
-        ("auto",),
-        "remove",
-    )
+    check = params.data.decontaminate
+    assert ([entry.uri for entry in check.against], check.action) == (["auto"], "remove")
 
 
 def test_set_has_the_last_word(workspace):
