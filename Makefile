@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow faults check clean help
+.PHONY: demo benchmarks test test-slow faults check clean help
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -12,6 +12,17 @@ help: ## show this list
 
 demo: $(INSTALLED) ## install, then run the whole pipeline on the embedded model
 	$(BIN)/lead run
+
+# Stopped, it goes on where it was. HumanEval runs what the model writes, each program isolated: docs/security.md.
+SELECTORS ?= random lead
+benchmarks: $(INSTALLED) ## the table of benchmarks: base model, and tuned by rule (DATA=FOLDER, hours; docs/presets.md)
+	@test -n "$(DATA)" || { echo "error: say where sources and benchmarks lie: make benchmarks DATA=FOLDER" >&2; exit 2; }
+	set -e; for selector in $(SELECTORS); do \
+	    $(BIN)/lead run --preset benchmarks --set "data.local_copies=$(DATA)" --set "evaluate.data_dir=$(DATA)" \
+	        --set evaluate.run_generated_code=true --set select.selector=$$selector; \
+	    $(BIN)/python -m lead_core.evaluation_record results/benchmarks; \
+	done
+	$(BIN)/python -m lead_core.published
 
 # Two at a time, a file's tests one after the other: they share what is dear to set up.
 test: $(INSTALLED) ## the default tests

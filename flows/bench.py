@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.bench_measurements import MEASUREMENTS, ONLY_IN_FULL
@@ -25,12 +25,16 @@ MMLU = "mmlu/test.jsonl"
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """What to measure (no names: all), how thoroughly, on what; where results go (None: nowhere)."""
+    """What to measure (no names: all), how thoroughly, on what; where results go (None: nowhere).
+
+    subjects: of MMLU, the first so many; None: as many as go with `full`.
+    """
 
     names: tuple[str, ...]
     full: bool
     out: Path | None
     data_dir: Path | None
+    subjects: int | None
     overrides: tuple[str, ...]
 
     def command(self, workspace: Path) -> str:
@@ -40,6 +44,8 @@ class BenchPlan:
             if folder is not None:
                 inside = folder.is_relative_to(workspace)
                 words += [option, folder.relative_to(workspace).as_posix() if inside else "FOLDER"]
+        if self.subjects is not None:
+            words += ["--subjects", str(self.subjects)]
         for text in self.overrides:
             words += ["--set", text]
         return shlex.join(words)
@@ -55,6 +61,8 @@ def run_bench(workspace: Path, plan: BenchPlan) -> BenchReport:
     if plan.data_dir is not None and MMLU not in files_in(plan.data_dir):
         raise LeadError(f"--data-dir: no file {plan.data_dir / MMLU} (docs/evaluation.md)")
     effort = FULL if plan.full else QUICK
+    if plan.subjects is not None:
+        effort = replace(effort, subjects=plan.subjects)
     params = load_params(workspace / "params.yaml", plan.overrides)
     subject = Subject(workspace, params, effort, plan.data_dir)
     machine = describe_machine(subject.runtime)

@@ -106,7 +106,7 @@ def evaluation(subject: Subject) -> Result:
         )
     settings = EvaluationSettings(
         data_dir=subject.data_dir,
-        questions_per_subject=subject.effort.questions_per_subject,
+        subjects=subject.effort.subjects,
         batch_size=subject.params.evaluate.batch_size,
         runtime=subject.runtime,
         attention=subject.params.runtime.attention,

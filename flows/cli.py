@@ -536,6 +536,14 @@ def bench(
         Path | None,
         typer.Option(metavar="FOLDER", help="Benchmarks as files, for `evaluation`."),
     ] = None,
+    subjects: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=57,
+            help="Of MMLU, for `evaluation`: 4 questions each (default: 2, full: 57).",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Differ from params.yaml here."),
@@ -554,7 +562,7 @@ def bench(
     warnings.filterwarnings("ignore", category=FutureWarning)
     out, data_dir = (path.resolve() if path else None for path in (out, data_dir))
     workspace = _enter_workspace()
-    plan = BenchPlan(tuple(names or ()), full, out, data_dir, tuple(set_ or ()))
+    plan = BenchPlan(tuple(names or ()), full, out, data_dir, subjects, tuple(set_ or ()))
     _show_bench(run_bench(workspace, plan))
 
 

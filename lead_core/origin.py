@@ -19,14 +19,18 @@ LIBRARIES = ("accelerate", "hdbscan", "numpy", "peft", "scikit-learn", "torch", 
 FILE = "origin.json"
 
 
-def write_origin(result: Path, workspace: Path, more: Mapping[str, Any] | None = None) -> None:
-    """Write, beside the file `result`, that this process computed it, with which code and libraries."""
-    origin = {
+def describe_origin(workspace: Path) -> dict[str, Any]:
+    """Return the workspace's commit and edited files, the libraries and the machine."""
+    return {
         **git_origin(workspace),
         "libraries": {name: version(name) for name in LIBRARIES},
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-        **(more or {}),
     }
+
+
+def write_origin(result: Path, workspace: Path, more: Mapping[str, Any] | None = None) -> None:
+    """Write, beside the file `result`, that this process computed it, with which code and libraries."""
+    origin = {**describe_origin(workspace), **(more or {})}
     write_json(result.with_name(FILE), {"sha256": sha256_file(result), **origin})
 
 

@@ -14,12 +14,16 @@ from typing import Any
 import pandas as pd
 
 from lead_core.errors import LeadError
+from lead_core.evaluation_record import MADE_BY, read_evaluations
 from lead_core.fidelity_report import FIGURES, figures_frame, last_rounds
+from lead_core.records import Reason
 from lead_core.storage import read_json, write_text
 
 PAGES = ("README.md", "docs/results.md")
 COMPARISON = "reference/7c56d46663ea26d8/comparison.json"
 FIDELITY = "fidelity"
+BENCHMARKS = "benchmarks"
+SIGNIFICANT = 0.05
 _MARKED = re.compile(
     r"(?P<head><!-- results: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end of (?P=name) -->)",
     re.DOTALL,
@@ -31,6 +35,14 @@ _ESTIMATES = {  # of the fidelity benchmark's eleven, those that the pages tell 
     "displacement/remaining, b=0.1": "IDU, real displacement (`displacement`, shipped)",
     "displacement/remaining, b=0": "the same without smoothing (b = 0)",
     "displacement/remaining, b=0.1 + drift": "the same with cluster drift",
+}
+_JUDGED = {  # column -> (task, metric) of an evaluation
+    "MMLU, accuracy": ("mmlu", "acc"),
+    "GSM8K, exact match": ("gsm8k_cot", "exact_match,strict-match"),
+    "GSM8K, last number": ("gsm8k_cot", "exact_match,flexible-extract"),
+    "HumanEval, pass@1": ("humaneval", "pass@1,create_test"),
+    "held-out choice, accuracy": ("lead_heldout_choice", "acc"),
+    "held-out loss": ("lead_heldout", "loss"),
 }
 
 
@@ -183,6 +195,46 @@ def fidelity(results: Path) -> str:
     )
 
 
+def benchmarks(results: Path) -> str:
+    """Return the base model and those tuned on each selector's choice, judged by benchmarks."""
+    found = read_evaluations(results / BENCHMARKS)
+    if not found:
+        return f"No run is kept yet: `{MADE_BY}`."
+    tasks = found[0]["results"]["tasks"]
+    heads = {"trained on the choice of": "---", "training samples": "---:"}
+    heads |= {f"{name} ({tasks[task]['n']})": "---:" for name, (task, _) in _JUDGED.items()}
+    rows = [["nobody: the base model", "", *_judged(found[0], "base")]]
+    for record in found:
+        selector, visits = record["training"]["selector"], record["training"]["visits"]
+        rows.append([f"`{selector}`", f"{visits:,}", *_judged(record, "tuned")])
+    pool = found[0]["pool"]
+    return _table(heads, rows) + (
+        "\n\nMean ± standard error over so many documents; loss in nats per response token. Bold: "
+        "differs from the base model on the same documents, by the exact McNemar test (p < "
+        f"{SIGNIFICANT}) where answers are right or wrong, by the paired 95 % interval for losses. "
+        f"Seed {found[0]['training']['seed']}, {pool['kept']:,} records to choose from; "
+        f"{pool['rejected_by_reason'].get(Reason.CONTAMINATED, 0)} others had been removed because "
+        "they overlap with the benchmarks."
+    )
+
+
+def _judged(record: Mapping[str, Any], row: str) -> list[str]:
+    """Return the figures of one row, base or tuned, with errors; bold where tuned differs from base."""
+    texts = []
+    for task, metric in _JUDGED.values():
+        found = record["results"]["tasks"][task]
+        text = f"{found[row][metric]:.3f} ± {found[f'{row}_stderr'][metric]:.3f}"
+        pair = record["results"]["paired"][f"{task}/{metric}"]
+        texts.append(f"**{text}**" if row == "tuned" and _differs(pair) else text)
+    return texts
+
+
+def _differs(pair: Mapping[str, Any]) -> bool:
+    if pair["mcnemar_p"] is None:
+        return not pair["low"] <= 0 <= pair["high"]
+    return bool(pair["mcnemar_p"] < SIGNIFICANT)
+
+
 def _figure(means: pd.DataFrame, group: str, name: str, figure: str) -> str:
     return f"{means[figure][(group, name)]:.3f}"
 
@@ -197,6 +249,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "comparison-cost": comparison_cost,
     "comparison-picks": comparison_picks,
     "fidelity": fidelity,
+    "benchmarks": benchmarks,
 }
 
 

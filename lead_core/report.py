@@ -9,13 +9,16 @@ from lead_core.artifacts import Layout
 from lead_core.report_data import FinishedRun, read_run
 from lead_core.report_page import render_page, verdict
 from lead_core.report_plots import draw_plots
+from lead_core.report_times import FILE as TIMES_FILE
+from lead_core.report_times import render_times
 from lead_core.storage import replaced_directory, write_bytes, write_json, write_text
 
 
 def write_report(
     layout: Layout, *, top_records: int, settings: Mapping[str, Any] | None = None
 ) -> str:
-    """Write metrics.json and the folder page (index.html, plots/*.png, *.csv); return a summary.
+    """Write metrics.json, the folder page (index.html, plots/*.png, *.csv) and the page of seconds
+    beside it (`report_times`); return a summary.
 
     top_records: most and least useful records shown with text. settings: the run's parameters by
     dotted name, to be shown; leave out what is no part of the result, such as the tracking server.
@@ -31,6 +34,8 @@ def write_report(
             if plot.data is not None:
                 write_text(folder / f"{plot.name}.csv", plot.data.to_csv(index=False))
     write_json(layout.report / "metrics.json", collect_metrics(run))
+    timings = layout.evaluation.parent / "timings.jsonl"
+    write_text(layout.report / TIMES_FILE, render_times(timings, run.results["tasks"]))
     return f"{verdict(run)}\nreport: {layout.report / 'page' / 'index.html'}"
 
 

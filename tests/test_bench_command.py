@@ -110,17 +110,18 @@ def test_a_name_that_is_none_is_refused_with_those_that_are(workspace, lead_benc
 
 def test_files_that_are_not_there_are_found_out_before_anything_is_measured(workspace):
     (workspace / "files").mkdir()
-    plan = BenchPlan((), False, None, workspace / "files", ())
+    plan = BenchPlan((), False, None, workspace / "files", None, ())
     with pytest.raises(LeadError, match=r"--data-dir: no file .*mmlu/test.jsonl"):
         bench.run_bench(workspace, plan)
 
 
 def test_the_command_line_is_told_without_a_path_of_the_machine(tmp_path):
     plan = BenchPlan(
-        ("scoring",), True, tmp_path / "results", Path("/elsewhere"), ("runtime.threads=1",)
+        ("scoring",), True, tmp_path / "results", Path("/elsewhere"), 2, ("runtime.threads=1",)
     )
     assert plan.command(tmp_path) == (
-        "lead bench scoring --full --data-dir FOLDER --out results --set runtime.threads=1"
+        "lead bench scoring --full --data-dir FOLDER --out results --subjects 2 "
+        "--set runtime.threads=1"
     )
 
 

@@ -4,10 +4,17 @@ from pathlib import Path
 import pytest
 
 from lead_core.errors import LeadError
-from lead_core.published import COMPARISON, PAGES, TABLES, fill
-from lead_core.storage import read_json
+from lead_core.published import COMPARISON, PAGES, TABLES, benchmarks, fill
+from lead_core.storage import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
+ASKED = {  # task -> metric, documents
+    "mmlu": ("acc", 513),
+    "gsm8k_cot": ("exact_match,strict-match", 100),
+    "humaneval": ("pass@1,create_test", 164),
+    "lead_heldout_choice": ("acc", 192),
+    "lead_heldout": ("loss", 192),
+}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -60,3 +67,44 @@ def test_what_was_picked_is_told_for_whatever_was_planted(tmp_path, faults, colu
     table = TABLES["comparison-picks"](tmp_path)
     assert columns in table
     assert table.endswith(shares)
+def evaluated(selector, *, loss, p, low):
+    """Return the record of a training whose answers differ from the base model's with `p`."""
+    tasks, paired = {}, {}
+    for task, (metric, n) in ASKED.items():
+        values = {"base": 1.5, "tuned": loss} if metric == "loss" else {"base": 0.25, "tuned": 0.3}
+        found = {row: {metric: value} for row, value in values.items()}
+        found |= {f"{row}_stderr": {metric: 0.02} for row in values}
+        pairs = {metric: {"low": low, "high": 0.1, "mcnemar_p": None if metric == "loss" else p}}
+        if task == "gsm8k_cot":
+            other = "exact_match,flexible-extract"
+            found = {row: {**v, other: v[metric]} for row, v in found.items()}
+            pairs[other] = {"low": 0.1, "high": 0.2, "mcnemar_p": 1.0}
+        tasks[task] = {**found, "n": n, "num_fewshot": 0, "version": "1"}
+        paired |= {f"{task}/{name}": pair for name, pair in pairs.items()}
+    return {
+        "schema": 1,
+        "comparison": "7c56d46663ea26d8",
+        "benchmark_files": {},
+        "pool": {"kept": 2000, "rejected_by_reason": {"contaminated": 9}},
+        "training": {"selector": selector, "seed": 0, "visits": 160},
+        "results": {"tasks": tasks, "paired": paired},
+    }
+
+
+def test_benchmarks_stand_beside_the_base_model_and_what_differs_from_it_is_bold(tmp_path):
+    for selector, loss, p, low in (("lead", 1.45, 0.05, -0.1), ("random", 1.25, 0.04, 0.01)):
+        record = evaluated(selector, loss=loss, p=p, low=low)
+        write_json(tmp_path / f"benchmarks/{selector}.json", record)
+    head, _, base, random, lead, _, note = benchmarks(tmp_path).splitlines()
+    assert head.split(" | ")[2:4] == ["MMLU, accuracy (513)", "GSM8K, exact match (100)"]
+    figure, better = "0.250 ± 0.020", "0.300 ± 0.020"
+    assert base == f"| nobody: the base model |  | {' | '.join([figure] * 5)} | 1.500 ± 0.020 |"
+    bold = f"**{better}**"
+    cells = [bold, bold, better, bold, bold, "**1.250 ± 0.020**"]
+    assert random == f"| `random` | 160 | {' | '.join(cells)} |"
+    assert lead == f"| `lead` | 160 | {' | '.join([better] * 5)} | 1.450 ± 0.020 |"
+    assert "Seed 0, 2,000 records to choose from; 9 others" in note
+
+
+def test_before_a_run_is_kept_the_page_says_how_to_make_one(tmp_path):
+    assert benchmarks(tmp_path) == "No run is kept yet: `make benchmarks DATA=FOLDER`."

@@ -79,10 +79,12 @@ def limited_to(workspace: Path, size: int, module: str, *arguments: str) -> str:
 
 
 def hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below `folder` but those that say how long things took."""
+    timed = {"timings.jsonl", "evaluation-times.html"}
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "timings.jsonl"
+        if path.is_file() and path.name not in timed
     }
 
 

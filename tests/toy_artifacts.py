@@ -292,6 +292,8 @@ def _write_evaluation(layout: Layout, ids, heldout, rng) -> None:
             "tuned": {"loss": whole["tuned"], "loss_macro": whole["tuned"], "bits_per_byte": 0.8},
             "tuned_stderr": {"loss": 0.05},
             "n": len(ids),
+            "num_fewshot": 0,
+            "version": "1",
         },
         "gsm8k": {
             "base": {"exact_match,strict-match": 0.25},
@@ -299,6 +301,8 @@ def _write_evaluation(layout: Layout, ids, heldout, rng) -> None:
             "tuned": {"exact_match,strict-match": 0.5},
             "tuned_stderr": {"exact_match,strict-match": 0.05},
             "n": 8,
+            "num_fewshot": 5,
+            "version": "3.0",
         },
     }
     manifest = json.loads((layout.train / "manifest.json").read_text())

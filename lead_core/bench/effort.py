@@ -14,8 +14,8 @@ class Effort:
     repetitions: counted rounds through the sides of a comparison. scoring_records: records per scoring
     pass. batch_samples: samples of an optimizer step at most. steps: optimizer steps per repetition.
     loop_rounds: rounds of LEAD's loop per repetition, of one step each. matmul_calls: products of each
-    shape per repetition. questions_per_subject: of each of MMLU's 57 subjects. pools: sizes of
-    the pools that selection is measured on, in samples.
+    shape per repetition. subjects: of MMLU's 57, the first so many. pools: sizes of the pools that
+    selection is measured on, in samples.
     """
 
     repetitions: int
@@ -24,7 +24,7 @@ class Effort:
     steps: int
     loop_rounds: int
     matmul_calls: int
-    questions_per_subject: int
+    subjects: int
     pools: tuple[int, ...]
 
 
@@ -35,7 +35,7 @@ QUICK = Effort(
     steps=1,
     loop_rounds=2,
     matmul_calls=2,
-    questions_per_subject=1,
+    subjects=2,
     pools=QUICK_SIZES,
 )
 FULL = Effort(
@@ -45,6 +45,6 @@ FULL = Effort(
     steps=2,
     loop_rounds=4,
     matmul_calls=10,
-    questions_per_subject=5,
+    subjects=57,
     pools=FULL_SIZES,
 )
