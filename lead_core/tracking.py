@@ -404,6 +404,7 @@ class _Sender:
         self._steps: dict[str, set[int]] = {}  # sent by us; all there are for those `_complete`
         self._complete: set[str] = set()
         self._figures: dict[str, float] = {}
+        self._figure_times: dict[str, int] = {}
         if self._sent.run_id is not None:
             self._come_back(self._sent.run_id)
 
@@ -492,6 +493,7 @@ class _Sender:
         for metric in run.data.to_proto().metrics:
             self._last_steps[metric.key] = metric.step
             self._figures[metric.key] = metric.value
+            self._figure_times[metric.key] = metric.timestamp
 
     def _open(self, event: Event) -> None:
         tags = dict(event["tags"])
@@ -561,10 +563,21 @@ class _Sender:
         from mlflow.entities import Metric
 
         metrics = [
-            Metric(point.name, point.value, point.time, point.step or 0)
+            Metric(point.name, point.value, self._time_of(point), point.step or 0)
             for point in event["points"]
         ]
         self._client.log_batch(self.run_id, metrics=metrics, synchronous=True)
+
+    def _time_of(self, point: _Point) -> int:
+        """Return the point's time; of a figure, one after its last value's.
+
+        MLflow takes the figure with the latest time for the newest, and clocks are set back.
+        """
+        if point.step is not None:
+            return point.time
+        time = max(point.time, self._figure_times.get(point.name, -1) + 1)
+        self._figure_times[point.name] = time
+        return time
 
     def _is_new(self, point: _Point) -> bool:
         """Return whether the run lacks the point, taking it for recorded from now on."""

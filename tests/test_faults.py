@@ -94,11 +94,13 @@ def forget(folder: Path, first: str) -> None:
         shutil.rmtree(folder / "artifacts" / name)
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, clock: Path | None = None) -> subprocess.Popen[bytes]:
+    """Run the pipeline in the background; `clock`: a folder with a sitecustomize.py for all of it."""
+    paths = [str(clock), os.environ.get("PYTHONPATH", "")] if clock else []
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER],
         cwd=folder,
-        env=environment(),
+        env=environment() | ({"PYTHONPATH": os.pathsep.join(paths)} if clock else {}),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -145,12 +147,39 @@ def test_a_kill_at_a_random_moment_costs_time_alone(workspace, copy, undisturbed
     assert_undisturbed(copy, workspace)
 
 
+# A wall clock for every Python process that finds this as its sitecustomize: 400 days ahead and back, in
+# turns of a third of a second. C libraries (SQLite, the kernel's file times) keep the right time.
+JUMPING_CLOCK = """
+import time
+
+now_ns, monotonic = time.time_ns, time.monotonic
+
+def jumping_ns():
+    return now_ns() + (-1) ** int(3 * monotonic()) * 400 * 86_400 * 10**9
+
+time.time_ns = jumping_ns
+time.time = lambda: jumping_ns() / 1e9
+"""
+
+
+def test_a_clock_that_jumps_all_the_time_decides_nothing(workspace, copy, tmp_path):
+    forget(copy, "train")
+    (tmp_path / "sitecustomize.py").write_text(JUMPING_CLOCK)
+    for ahead, path in enumerate(sorted((copy / "artifacts").rglob("*"))):
+        then = time.time() + (-1) ** ahead * 400 * 86_400
+        os.utime(path, (then, then))
+    assert start(copy, clock=tmp_path).wait(600) == 0
+    assert_undisturbed(copy, workspace)
+    assert [run.info.status for run in runs_of(copy)[1]] == ["FINISHED"]
+    assert "Data and pipelines are up to date" in call(copy, "dvc", "repro")
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_full_disk_ends_a_stage_in_one_line_and_a_rerun_is_whole(workspace, copy, stage):
     output = limited_to(copy, 512, "flows.stages", stage)
     assert "Traceback" not in output
     assert output.splitlines()[-1].startswith("error: ")
-    assert "cannot be written (File too large); make room" in output
+    assert "cannot be written (File too large); raise the limit" in output
     call(copy, "flows.stages", stage)
     assert_undisturbed(copy, workspace)
 
@@ -180,8 +209,35 @@ def test_a_damaged_file_is_refused_and_dvc_puts_it_right(workspace, copy, stage,
     assert_undisturbed(copy, workspace)
 
 
+# In a mount namespace of its own: gone with the command, seen by nobody else.
+READ_ONLY = "mount --bind artifacts artifacts && mount -o remount,bind,ro artifacts && exec "
+UNSHARE = ("unshare", "--map-root-user", "--mount", "sh", "-c")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_outputs_on_a_read_only_disk_end_a_stage_in_one_line_and_leave_all_as_it_was(
+    workspace, copy, stage
+):
+    if subprocess.run([*UNSHARE, READ_ONLY + "true"], cwd=copy, capture_output=True).returncode:
+        pytest.skip("this machine lets us make no mounts of our own")
+    command = f"{READ_ONLY} {sys.executable} -m flows.stages {stage}"
+    done = subprocess.run(
+        [*UNSHARE, command], cwd=copy, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: artifacts/")
+    assert last.endswith(
+        "cannot be written (Read-only file system); mount its file system for writing, and run again"
+    )
+    assert_undisturbed(copy, workspace)
+    call(copy, "flows.stages", stage)
+    assert_undisturbed(copy, workspace)
+
+
 def test_an_output_that_cannot_be_written_leaves_the_earlier_one(workspace, copy):
-    """A file where a folder has to go: what a read-only place is for a user who is not root."""
+    """A file where a folder has to go."""
     shutil.rmtree(copy / "artifacts/eval")
     (copy / "artifacts/eval").write_text("in the way")
     call(copy, "flows.stages", "evaluate", code=1)

@@ -336,7 +336,7 @@ def test_a_full_disk_ends_training_in_one_line_and_the_rerun_has_the_same_bits(w
     train_afresh(copy)
     output = limited_to(copy, 4096, "flows.stages", "train")
     assert "Traceback" not in output
-    assert "cannot be written (File too large); make room, with `lead gc` for example" in output
+    assert "cannot be written (File too large); raise the limit of a file's size" in output
     call(copy, "flows.stages", "train")
     assert hashes(copy / "artifacts/train") == hashes(workspace / "artifacts/train")
 
