@@ -107,11 +107,12 @@ def start(folder: Path, clock: Path | None = None) -> subprocess.Popen[bytes]:
 
 
 def victims(folder: Path, word: str) -> list[int]:
-    """The processes in the workspace whose command line holds `word`."""
+    """The processes in the workspace whose command line holds `word`, without their supervisors."""
     found = []
     for pid in processes_in(folder):
         with contextlib.suppress(OSError):
-            if word in Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "):
+            line = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+            if word in line and "supervisor.py" not in line:
                 found.append(pid)
     return found
 

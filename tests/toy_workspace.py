@@ -83,7 +83,7 @@ def prefect_api() -> str:
     """Start one Prefect server for all tests of this process; flows in it use it from then on."""
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
-    return stack.enter_context(prefect_server(Path(os.environ["PREFECT_HOME"]).parent))
+    return stack.enter_context(prefect_server(Path(os.environ["PREFECT_HOME"]).parent)).url
 
 
 def lead(*arguments: str) -> list[str]:
