@@ -1,8 +1,8 @@
 """Flow runs that Prefect takes for running although their process is gone.
 
-A flow reports its own end. Killed together with whoever watches it, or while the server is away, it stays
-Running for ever and keeps the deployment's only concurrency slot, so that no scheduled run starts again
-(measured with Prefect 3.8.8).
+A flow reports its own end. Killed together with whoever watches it, or while the server is away, it
+stays Running for ever and keeps the deployment's only concurrency slot, so that no scheduled run starts
+again (measured with Prefect 3.8.8).
 """
 
 from __future__ import annotations

@@ -45,12 +45,12 @@ def serve_schedule(workspace: Path, cron: str) -> None:
                 f"{workspace / SERVER_LOG}. Serve again"
             )
         raise TransientError(
-            f"Prefect's runner ended by itself with exit code {code}; see its log above, and serve again"
+            f"Prefect's runner ended by itself with exit code {code}; see its log above. Serve again"
         )
 
 
 def _watch(workspace: Path, api: PrefectApi) -> Callable[[], bool]:
-    """Return what serving asks again and again: whether our server lives; dead runs are closed by it."""
+    """Return what serving asks again and again: is our server alive? It closes dead runs as well."""
     suspects: frozenset[UUID] = frozenset()
     due = time.monotonic()
 

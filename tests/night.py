@@ -2,10 +2,10 @@
 
     python tests/night.py --minutes 30 --seed 0
 
-`lead serve` with a short cron, a Prefect and an MLflow server on loopback, a tiny model on a small disk of
-its own; every completed run is followed by a changed learning rate, so that the next one has work. Faults
-come at random from the seed, the last one before the minutes are over; then everything gets the time to
-come to rest. All of it runs in namespaces of its own (`unshare`): whatever happens, nothing outlives it.
+`lead serve` with a short cron, a Prefect and an MLflow server on loopback, a tiny model on a small disk
+of its own; every completed run is followed by a changed learning rate, so that the next one has work.
+Faults come at random from the seed until the minutes are over; then everything gets the time to come to
+rest. All of it runs in namespaces of its own (`unshare`): whatever happens, nothing outlives it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from night_account import Account, account_for
+from night_account import account_for
 from night_faults import FAULTS, Fault
 from night_service import Service, free_port
-from test_faults import victims
 from test_stages import call, environment, make_workspace
-from toy_workspace import lead, processes_in
+from toy_workspace import lead, processes_in, processes_with
 
 from flows.params_file import edit_params
 from flows.workspace import hold_workspace
@@ -108,7 +107,7 @@ class Night:
 
     def flows(self) -> list[int]:
         """Return the processes of scheduled flows that are at work."""
-        return victims(self.workspace, "spawn_main")
+        return processes_with(self.workspace, "spawn_main")
 
     def cancel(self) -> str | None:
         """Cancel the run that is at work, as a click in Prefect's interface does."""
@@ -116,7 +115,7 @@ class Night:
         from prefect.client.orchestration import get_client
         from prefect.states import Cancelling
 
-        if not victims(self.workspace, "-m flows.stages"):
+        if not processes_with(self.workspace, "-m flows.stages"):
             return None
         try:
             with get_client(sync_client=True) as client:

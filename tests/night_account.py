@@ -21,7 +21,7 @@ ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 @dataclass(frozen=True)
 class Run:
-    """A flow run as Prefect tells it: its end, how long it took, and the reason of what is no success."""
+    """A flow run as Prefect tells it: its end, how long it took, and the reason if it failed."""
 
     name: str
     scheduled: bool

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from test_faults import victims
-from toy_workspace import lead
+from toy_workspace import lead, processes_with
 
 from flows.workspace import hold_workspace
 from lead_core.errors import LeadError
@@ -45,7 +44,7 @@ def _killer(word: str, number: int = signal.SIGKILL) -> Callable[[Night], str | 
     """Return a fault that sends a signal to the processes whose command line holds `word`."""
 
     def inject(night: Night) -> str | None:
-        found = victims(night.workspace, word)
+        found = processes_with(night.workspace, word)
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -21,9 +22,10 @@ import time
 from pathlib import Path
 
 import pytest
+import toy_workspace
 import yaml
 from test_stages import call, copy, environment, hashes, limited_to, runs_of, workspace
-from toy_workspace import processes_in, wait_for
+from toy_workspace import lead, processes_in, processes_with, wait_for
 
 pytestmark = pytest.mark.faults
 
@@ -106,17 +108,6 @@ def start(folder: Path, clock: Path | None = None) -> subprocess.Popen[bytes]:
     )
 
 
-def victims(folder: Path, word: str) -> list[int]:
-    """The processes in the workspace whose command line holds `word`, without their supervisors."""
-    found = []
-    for pid in processes_in(folder):
-        with contextlib.suppress(OSError):
-            line = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-            if word in line and "supervisor.py" not in line:
-                found.append(pid)
-    return found
-
-
 @pytest.fixture(scope="module")
 def undisturbed_seconds(workspace, tmp_path_factory):
     """How long the stages from train on take, with nothing in their way."""
@@ -138,7 +129,7 @@ def test_a_kill_at_a_random_moment_costs_time_alone(workspace, copy, undisturbed
     began = time.monotonic()
     driver = start(copy)
     time.sleep(rng.uniform(0.1, 0.9) * undisturbed_seconds)
-    for pid in victims(copy, word) or [driver.pid]:
+    for pid in processes_with(copy, word) or [driver.pid]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM if target == "sigterm" else signal.SIGKILL)
     driver.wait(60)
@@ -148,8 +139,71 @@ def test_a_kill_at_a_random_moment_costs_time_alone(workspace, copy, undisturbed
     assert_undisturbed(copy, workspace)
 
 
-# A wall clock for every Python process that finds this as its sitecustomize: 400 days ahead and back, in
-# turns of a third of a second. C libraries (SQLite, the kernel's file times) keep the right time.
+SCHEDULED = {
+    "flow": "spawn_main",
+    "lead serve": "serve --cron",
+    "Prefect's server": "prefect server start",
+}
+
+
+def serve(folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            lead("serve", "--cron", "* * * * *"),
+            cwd=folder,
+            env=toy_workspace.environment(),
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def scheduled_runs(log: Path) -> list:
+    """The begun runs of the server that the log named last, oldest first; none while it is away."""
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    found = re.findall(r"Prefect is at (\S+)\.", log.read_text())
+    if not found:
+        return []
+    with temporary_settings({PREFECT_API_URL: found[-1]}), contextlib.suppress(httpx.HTTPError):
+        with get_client(sync_client=True) as client:
+            runs = [run for run in client.read_flow_runs() if run.start_time]
+        return sorted(runs, key=lambda run: run.start_time)
+    return []
+
+
+@pytest.mark.parametrize("victim", SCHEDULED)
+def test_a_kill_in_a_scheduled_run_is_told_in_prefect_and_a_later_run_is_whole(
+    workspace, copy, tmp_path, victim
+):
+    """Also that the killed run keeps none of the later ones from starting."""
+    forget(copy, "train")
+    log = tmp_path / "serve.log"
+    serving = serve(copy, log)
+    try:
+        wait_for(lambda: processes_with(copy, "-m flows.stages train"), seconds=300)
+        for pid in processes_with(copy, SCHEDULED[victim]):
+            os.kill(pid, signal.SIGKILL)
+        if victim != "flow":
+            assert serving.wait(120) == (-signal.SIGKILL if victim == "lead serve" else 75)
+            wait_for(lambda: not processes_in(copy))
+            serving = serve(copy, log)
+
+        def is_over() -> bool:
+            first, *later = scheduled_runs(log) or [None]
+            done = any(run.state_name == "Completed" for run in later)
+            return done and first.state_name in ("Crashed", "Failed") and bool(first.state.message)
+
+        wait_for(is_over, seconds=600)
+    finally:
+        serving.terminate()
+        serving.wait(120)
+    assert_undisturbed(copy, workspace)
+
+
+# A wall clock for every Python process that finds this as its sitecustomize: 400 days ahead and back,
+# in turns of a third of a second. C libraries (SQLite, the kernel's file times) keep the right time.
 JUMPING_CLOCK = """
 import time
 

@@ -111,6 +111,17 @@ def processes_in(folder: Path) -> set[int]:
     return found
 
 
+def processes_with(folder: Path, word: str) -> list[int]:
+    """Return those in `folder` whose command line holds `word`, without their supervisors (Linux)."""
+    found = []
+    for pid in processes_in(folder):
+        with contextlib.suppress(OSError):
+            line = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+            if word in line and "supervisor.py" not in line:
+                found.append(pid)
+    return found
+
+
 def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Return as soon as `condition` holds; fail when it does not in time."""
     deadline = time.monotonic() + seconds
