@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from lead_core.errors import LeadError
 from lead_core.storage import sha256_file
-from lead_core.tracking_champion import PROMOTION_TAG, promote
+from lead_core.tracking_champion import PROMOTION_TAG, Verdict, promote
 from lead_core.tracking_names import first_line, flatten_params, legal_tags, redact
 from lead_core.tracking_outbox import Event, Outbox, Sent, list_outboxes
 from lead_core.tracking_process import ending_after, is_alive, origin_tags, sigterm_as_exit
@@ -647,10 +647,16 @@ class _Sender:
 
     def _send_promotion(self, event: Event) -> None:
         import pandas as pd
+        from mlflow.exceptions import MlflowException
 
         candidate = pd.read_parquet(self._outbox.directory / event["file"])
         run_id = str(self.run_id)  # known: the opening comes before any file
-        verdict = promote(self._client, run_id, event["name"], candidate, event["model_sha256"])
+        try:
+            verdict = promote(self._client, run_id, event["name"], candidate, event["model_sha256"])
+        except MlflowException as error:
+            if not _is_refusal(error):
+                raise
+            verdict = Verdict(False, f"MLflow refused it: {first_line(error)}")
         self.verdict = verdict.reason
         figures = {f"promotion/{name}": value for name, value in verdict.figures.items()}
         self._send_points([_Point(*item, None, event["time"]) for item in figures.items()])
