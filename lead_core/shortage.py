@@ -1,4 +1,4 @@
-"""What a full or closed disk and a full memory look like in errors of many libraries, and what to do."""
+"""What a full disk, a read-only one and a full memory look like in errors of many libraries."""
 
 from __future__ import annotations
 
