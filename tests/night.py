@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import shlex
@@ -34,7 +33,7 @@ from toy_workspace import lead, processes_in, processes_with
 from flows.params_file import edit_params
 from flows.workspace import hold_workspace
 from lead_core.errors import LeadError
-from lead_core.storage import write_json
+from lead_core.storage import json_text, write_text
 from lead_core.tracking_process import git_origin
 
 ROOT = Path(__file__).parents[1]
@@ -273,8 +272,9 @@ def main() -> int:
     finally:
         for service in (night.serve, night.mlflow, night.prefect):
             service.stop(20)
-    write_json(chosen.out, origin | account.as_json())
-    print(json.dumps(account.as_json(), indent=2))
+    text = json_text(origin | account.as_json()).replace(str(folder), "FOLDER")
+    write_text(chosen.out, text)  # without a path of this machine
+    print(text)
     if account.problems:
         print(f"logs: {folder / 'logs'}")
         return 1
