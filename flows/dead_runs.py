@@ -21,7 +21,7 @@ def close_dead_runs(workspace: Path, suspects: frozenset[UUID]) -> frozenset[UUI
     start or to report its end. Hence suspects: only a run found so twice is closed, and the caller has
     to let more time pass between than a flow needs to start. An API that is away is no error.
     """
-    import httpx
+    import httpx  # what the client raises
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
     from prefect.states import Crashed

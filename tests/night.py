@@ -241,12 +241,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "results/night/night.json")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if not chosen.inside:
         command = ["unshare", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child"]
         command += ["--mount-proc", sys.executable, *sys.argv, "--inside"]
         return subprocess.run(command).returncode
     folder = Path(tempfile.mkdtemp(prefix="lead-night-"))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     night = Night(folder, chosen.seed, chosen.every)
     for name in ("workspace", "logs", "prefect"):
         (folder / name).mkdir()
