@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+AUDIT := $(VENV)/audit
 
-.PHONY: demo benchmarks test test-slow faults check clean help
+.PHONY: demo benchmarks test test-slow faults night check audit clean help
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -34,10 +35,26 @@ test-slow: $(INSTALLED) ## the tests on the real model and with real servers
 faults: $(INSTALLED) ## kill, fill and damage runs at random; prints how many survived (over an hour)
 	$(BIN)/python -m pytest -m faults
 
+MINUTES ?= 30
+SEED ?= 0
+night: $(INSTALLED) ## MINUTES=30 of scheduled runs with faults at random; accounts for every run
+	$(BIN)/python tests/night.py --minutes $(MINUTES) --seed $(SEED)
+
 check: $(INSTALLED) ## lint, format and types, as CI does
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy flows lead_core
+
+# In an environment of its own, so that the tool's packages are none of ours. Strict: a package that the
+# service does not answer for is an error, not a silent "no known vulnerabilities".
+audit: $(AUDIT)/bin/pip-audit ## look for known vulnerabilities of the pinned packages (needs PyPI's JSON API)
+	@$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps --progress-spinner off -r constraints.txt || { \
+	    echo "error: vulnerable packages are in the table above; with ERROR above instead of a table, PyPI's" \
+	    "JSON API could not be reached and nothing was checked" >&2; exit 1; }
+
+$(AUDIT)/bin/pip-audit:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet 'pip-audit>=2.9,<3'
 
 # Made anew only when what is to be installed changes.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -649,24 +649,25 @@ def _show_settings(
 
 def _show_plan(workspace: Path, stages: list[str], *, as_json: bool) -> None:
     from flows.graph import plan_run
+    from flows.preflight import check_fits, describe_estimate, estimate_run
     from flows.source_lock import SOURCE_LOCK, source_lock_problem
+    from lead_core.params import load_params
 
     problem = source_lock_problem(workspace)
     plans = plan_run(workspace, stages, [SOURCE_LOCK] if problem else [])
+    wanted = [plan.stage for plan in plans if plan.reasons]
+    estimate = estimate_run(workspace, wanted, load_params(workspace / "params.yaml").model)
     if as_json:
-        print(json.dumps({"lock": problem, "stages": [asdict(plan) for plan in plans]}, indent=2))
-        return
-    if problem:
-        print(f"{SOURCE_LOCK} would be written anew: {problem}")
-    for plan in plans:
-        print(f"{plan.stage}: {'; '.join(plan.reasons) or 'up to date'}")
-    if wanted := [plan.stage for plan in plans if plan.reasons]:
-        from flows.preflight import check_fits, describe_estimate, estimate_run
-        from lead_core.params import load_params
-
-        estimate = estimate_run(workspace, wanted, load_params(workspace / "params.yaml").model)
-        print("\n".join(describe_estimate(estimate, workspace)))
-        check_fits(estimate, workspace)
+        found = {"lock": problem, "stages": [asdict(plan) for plan in plans]}
+        print(json.dumps({**found, "estimate": asdict(estimate)}, indent=2))
+    else:
+        if problem:
+            print(f"{SOURCE_LOCK} would be written anew: {problem}")
+        for plan in plans:
+            print(f"{plan.stage}: {'; '.join(plan.reasons) or 'up to date'}")
+        if wanted:
+            print("\n".join(describe_estimate(estimate, workspace)))
+    check_fits(estimate, workspace)
 
 
 def _print_outcome(

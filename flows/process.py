@@ -86,11 +86,21 @@ def _cut_lifeline(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def run_server(command: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> int:
-    """Run `command` on our own output until it ends or we are stopped; return its exit code."""
+def run_server(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    environment: Mapping[str, str],
+    go_on: Callable[[], bool] = lambda: True,
+) -> int:
+    """Run `command` on our own output until it ends or we are stopped; return its exit code.
+
+    It is stopped too as soon as `go_on`, asked twice a second, says no.
+    """
     process = start_supervised(command, cwd=cwd, environment=environment, output=None)
     try:
-        process.wait()
+        while process.poll() is None and go_on():
+            time.sleep(0.5)
     finally:
         code = stop_supervised(process)
     return code

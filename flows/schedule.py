@@ -5,35 +5,65 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from uuid import UUID
 
+from flows.dead_runs import close_dead_runs
 from flows.environment import set_prefect_environment
 from flows.process import run_server
-from flows.server import prefect_server
-from lead_core.errors import LeadError
+from flows.server import SERVER_LOG, PrefectApi, prefect_server
+from lead_core.errors import LeadError, TransientError
+
+DEAD_RUNS_SECONDS = 90.0  # a flow that was seen as pending holds the workspace by then
 
 
 def serve_schedule(workspace: Path, cron: str) -> None:
     """Serve the flow with a cron schedule (UTC) until interrupted; then nothing is left running.
 
     While nobody serves, the schedule is paused: no queue of missed runs waits for the next start.
-    Raises LeadError for an expression that is not cron. Prefect's runner is a supervised process
-    of its own, because a run that it started would survive it (measured with 3.8.8).
+    Raises LeadError for an expression that is not cron, TransientError when Prefect's runner or our
+    server ends: no run would come any more, and nothing would say so. The runner is a supervised
+    process of its own, because a run that it started would survive it (measured with 3.8.8).
     """
     set_prefect_environment(workspace)
     _check_cron(cron)
     signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: the runner ends before the server does
-    with prefect_server(workspace) as url:
-        print(f"Serving the pipeline at {cron!r} (UTC); Prefect is at {url}. Ctrl-C ends it.")
+    with prefect_server(workspace) as api:
+        print(f"Serving the pipeline at {cron!r} (UTC); Prefect is at {api.url}. Ctrl-C ends it.")
         code = run_server(
             [sys.executable, "-m", "flows.schedule", str(workspace), cron],
             cwd=workspace,
-            environment={**os.environ, "PREFECT_API_URL": url},
+            environment={**os.environ, "PREFECT_API_URL": api.url},
+            go_on=_watch(workspace, api),
         )
-        raise LeadError(
-            f"Prefect's runner ended by itself with exit code {code}; see its log above"
+        if api.process is not None and api.process.poll() is not None:
+            raise TransientError(
+                f"Prefect's server ended by itself with exit code {api.process.returncode}; its log is "
+                f"{workspace / SERVER_LOG}. Serve again"
+            )
+        raise TransientError(
+            f"Prefect's runner ended by itself with exit code {code}; see its log above. Serve again"
         )
+
+
+def _watch(workspace: Path, api: PrefectApi) -> Callable[[], bool]:
+    """Return what serving asks again and again: is our server alive? It closes dead runs as well."""
+    suspects: frozenset[UUID] = frozenset()
+    due = time.monotonic()
+
+    def go_on() -> bool:
+        nonlocal suspects, due
+        if api.process is not None and api.process.poll() is not None:
+            return False
+        if time.monotonic() >= due:
+            suspects = close_dead_runs(workspace, suspects)
+            due = time.monotonic() + DEAD_RUNS_SECONDS
+        return True
+
+    return go_on
 
 
 def run_schedule(workspace: Path, cron: str) -> None:

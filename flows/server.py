@@ -16,18 +16,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from flows.environment import set_prefect_environment
 from flows.process import start_supervised, stop_supervised
 from lead_core.errors import LeadError
 
+SERVER_LOG = Path(".prefect") / "server.log"  # below the workspace
 STARTUP_SECONDS = 120.0  # a first start migrates the database: 12 s on two cores, more under load
 
 
+@dataclass(frozen=True)
+class PrefectApi:
+    """A Prefect API in use: its URL, and its supervised process where it is ours."""
+
+    url: str
+    process: subprocess.Popen[bytes] | None = None
+
+
 @contextlib.contextmanager
-def prefect_server(workspace: Path) -> Iterator[str]:
-    """Yield the URL of a Prefect API, which every flow in this block uses.
+def prefect_server(workspace: Path) -> Iterator[PrefectApi]:
+    """Yield a Prefect API, which every flow in this block uses.
 
     Raises LeadError with the server's last words if it does not come up.
     """
@@ -35,11 +45,11 @@ def prefect_server(workspace: Path) -> Iterator[str]:
     from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
     if configured := PREFECT_API_URL.value():
-        yield configured
+        yield PrefectApi(configured)
         return
     port = _free_port()
     address = ["--host", "127.0.0.1", "--port", str(port)]
-    log_path = workspace / ".prefect" / "server.log"
+    log_path = workspace / SERVER_LOG
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("wb") as log:
         process = start_supervised(
@@ -53,7 +63,7 @@ def prefect_server(workspace: Path) -> Iterator[str]:
         _wait_until_healthy(port, process, log_path)
         url = f"http://127.0.0.1:{port}"
         with temporary_settings({PREFECT_API_URL: f"{url}/api", PREFECT_UI_URL: url}):
-            yield f"{url}/api"
+            yield PrefectApi(f"{url}/api", process)
     finally:
         _flush_prefect()
         stop_supervised(process)

@@ -24,7 +24,8 @@ COMPRESSED_SUFFIXES = (".gz", ".zst")
 _BLOCK_BYTES = 1 << 20
 _SNIFFED_BYTES = 1 << 16
 _SNIFFED_LINES = 10
-_PARQUET_ROWS = 1000
+_PARQUET_ROWS = 1000  # at once, or as many as this says; one at least
+_PARQUET_BYTES = 1 << 26
 _KEPT_CHARACTERS = 100_000  # of a broken remainder, which may be most of a file
 _LONGEST_CUT_TOKEN = 12  # characters of a JSON number or word that a block boundary can split
 _LONGEST_RECORD = 1 << 24  # characters: a file without a line's end must not fill the memory
@@ -416,17 +417,48 @@ def _explain(error: ValueError | RecursionError) -> str:
     return f"not JSON that can be read: {' '.join(str(error).split())}"
 
 
+class _RowTooLongError(csv.Error):
+    """A row of many lines that is longer than a record may be; the reader goes on behind it."""
+
+
+class _RowLines:
+    """The lines of a CSV file one by one, and those that the present row has taken."""
+
+    def __init__(self, text: _Text):
+        self.taken: list[str] = []
+        self._lines = text.lines()
+        self._read = 0
+        self._characters = 0
+
+    def begin_row(self) -> int:
+        """Forget the last row; return the number of the line that comes next."""
+        self.taken.clear()
+        self._characters = 0
+        return self._read + 1
+
+    @property
+    def kept(self) -> str:
+        """The text of the row as far as it is worth keeping."""
+        return "".join(self.taken)[:_KEPT_CHARACTERS]
+
+    def __iter__(self) -> _RowLines:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self._read += 1
+        self.taken.append(line)
+        self._characters += len(line)
+        if len(self.taken) > 1 and self._characters > _LONGEST_RECORD:
+            raise _RowTooLongError(_TOO_LONG.detail)
+        return line
+
+
 def _csv(text: _Text, label: str) -> Iterator[Element]:
     """Yield rows as ``{column: text}``. Quoting is strict, else a lost quote merges rows silently."""
     csv.field_size_limit(_LONGEST_RECORD)
-    taken: list[str] = []
-
-    def lines() -> Iterator[str]:
-        for line in text.lines():
-            taken.append(line)
-            yield line
-
-    rows = csv.reader(lines(), strict=True)
+    lines = _RowLines(text)
+    rows = csv.reader(lines, strict=True)
     try:
         header = next(rows, [])
     except csv.Error as error:
@@ -435,21 +467,21 @@ def _csv(text: _Text, label: str) -> Iterator[Element]:
     if twice:
         raise LeadError(f"{label}: two columns are called {twice[0]!r}; rename one")
     while True:
-        taken.clear()
-        line = rows.line_num + 1
+        line = lines.begin_row()
         try:
             row = next(rows, None)
         except csv.Error as error:
-            raw = "".join(taken)[:_KEPT_CHARACTERS]
-            yield Element(raw, line, Rejection(Reason.BAD_CSV, f"not valid CSV: {error}"))
+            too_long = isinstance(error, _RowTooLongError)
+            bad = Rejection(Reason.BAD_CSV, f"not valid CSV: {error}")
+            yield Element(lines.kept, line, _TOO_LONG if too_long else bad)
             continue
         if row is None:
             break
-        if any(map(_is_too_long, taken)):
-            yield Element("".join(taken)[:_KEPT_CHARACTERS], line, _TOO_LONG)
+        if any(map(_is_too_long, lines.taken)):
+            yield Element(lines.kept, line, _TOO_LONG)
         elif row and len(row) != len(header):
             detail = f"the row has {len(row)} cells, the header {len(header)}"
-            yield Element("".join(taken), line, Rejection(Reason.BAD_CSV, detail))
+            yield Element("".join(lines.taken), line, Rejection(Reason.BAD_CSV, detail))
         elif row:
             yield Element(dict(zip(header, row, strict=True)), line)
     if text.damage:
@@ -462,8 +494,12 @@ def _parquet(path: Path, label: str, on_read: OnRead | None) -> Iterator[Element
 
     try:
         with pq.ParquetFile(path) as file:
-            bytes_per_row = path.stat().st_size / max(1, file.metadata.num_rows)
-            for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+            rows = max(1, file.metadata.num_rows)
+            bytes_per_row = path.stat().st_size / rows
+            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+            unpacked = sum(group.total_byte_size for group in groups) / rows
+            at_once = min(_PARQUET_ROWS, max(1, int(_PARQUET_BYTES / max(1, unpacked))))
+            for batch in file.iter_batches(batch_size=at_once):
                 yield from _batch_rows(batch)
                 if on_read is not None:
                     on_read(round(batch.num_rows * bytes_per_row))
@@ -475,6 +511,13 @@ def _parquet(path: Path, label: str, on_read: OnRead | None) -> Iterator[Element
 
 
 def _batch_rows(batch: Any) -> Iterator[Element]:
+    if batch.nbytes > _LONGEST_RECORD and batch.num_rows > 1:  # one of the rows may be too long
+        for start in range(batch.num_rows):
+            yield from _batch_rows(batch.slice(start, 1))
+        return
+    if batch.nbytes > _LONGEST_RECORD:
+        yield Element(str(_row_with_bad_text(batch).value)[:_KEPT_CHARACTERS], None, _TOO_LONG)
+        return
     try:
         for row in batch.to_pylist():
             yield Element(row, None)

@@ -1,11 +1,17 @@
-"""What a full disk and a full memory look like in errors of many libraries, and what to do then."""
+"""What a full disk, a read-only one and a full memory look like in errors of many libraries."""
 
 from __future__ import annotations
 
 import errno
 import os
 
-DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_MAKE_ROOM = "make room, with `lead gc` for example"
+_DISK_ADVICE = {
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EDQUOT: _MAKE_ROOM,
+    errno.EFBIG: "raise the limit of a file's size (`ulimit -f`)",
+    errno.EROFS: "mount its file system for writing",
+}
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
 _MEMORY_KNOBS = {
     "score": "score.batch_tokens",
@@ -17,19 +23,18 @@ _MEMORY_KNOBS = {
 
 
 def shortage_advice(error: BaseException, stage: str) -> str | None:
-    """Return what `stage` lacked and what to do, in one line; None for any other error."""
+    """Return what kept `stage` from working and what to do, in one line; None for any other error."""
     text = str(error)
     if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _MEMORY_SIGNS):
         return f"the memory is full; {memory_advice(stage)}"
     number = getattr(error, "errno", None)
-    for known in DISK_ERRNOS:
+    file = getattr(error, "filename", None) or "its output"
+    for known, advice in _DISK_ADVICE.items():
         # Arrow and safetensors tell the number, or only the system's words for it.
         if number == known or os.strerror(known) in text:
-            file = getattr(error, "filename", None) or "its output"
-            return (
-                f"{file} cannot be written ({os.strerror(known)}); make room, with `lead gc` for "
-                "example, and run again"
-            )
+            return f"{file} cannot be written ({os.strerror(known)}); {advice}, and run again"
+    if number == errno.EACCES:  # of files that are read, too
+        return f"{file} cannot be opened (Permission denied); check its permissions, and run again"
     return None
 
 

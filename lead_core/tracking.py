@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from lead_core.errors import LeadError
 from lead_core.storage import sha256_file
-from lead_core.tracking_champion import PROMOTION_TAG, promote
+from lead_core.tracking_champion import PROMOTION_TAG, Verdict, promote
 from lead_core.tracking_download import Champion, download_champion
 from lead_core.tracking_names import first_line, flatten_params, legal_tags, redact
 from lead_core.tracking_outbox import Event, Outbox, Sent, list_outboxes
@@ -423,6 +423,7 @@ class _Sender:
         self._steps: dict[str, set[int]] = {}  # sent by us; all there are for those `_complete`
         self._complete: set[str] = set()
         self._figures: dict[str, float] = {}
+        self._figure_times: dict[str, int] = {}
         if self._sent.run_id is not None:
             self._come_back(self._sent.run_id)
 
@@ -511,6 +512,7 @@ class _Sender:
         for metric in run.data.to_proto().metrics:
             self._last_steps[metric.key] = metric.step
             self._figures[metric.key] = metric.value
+            self._figure_times[metric.key] = metric.timestamp
 
     def _open(self, event: Event) -> None:
         tags = dict(event["tags"])
@@ -580,10 +582,21 @@ class _Sender:
         from mlflow.entities import Metric
 
         metrics = [
-            Metric(point.name, point.value, point.time, point.step or 0)
+            Metric(point.name, point.value, self._time_of(point), point.step or 0)
             for point in event["points"]
         ]
         self._client.log_batch(self.run_id, metrics=metrics, synchronous=True)
+
+    def _time_of(self, point: _Point) -> int:
+        """Return the point's time; of a figure, one after its last value's.
+
+        MLflow takes the figure with the latest time for the newest, and clocks are set back.
+        """
+        if point.step is not None:
+            return point.time
+        time = max(point.time, self._figure_times.get(point.name, -1) + 1)
+        self._figure_times[point.name] = time
+        return time
 
     def _is_new(self, point: _Point) -> bool:
         """Return whether the run lacks the point, taking it for recorded from now on."""
@@ -653,10 +666,16 @@ class _Sender:
 
     def _send_promotion(self, event: Event) -> None:
         import pandas as pd
+        from mlflow.exceptions import MlflowException
 
         candidate = pd.read_parquet(self._outbox.directory / event["file"])
         run_id = str(self.run_id)  # known: the opening comes before any file
-        verdict = promote(self._client, run_id, event["name"], candidate, event["model_sha256"])
+        try:
+            verdict = promote(self._client, run_id, event["name"], candidate, event["model_sha256"])
+        except MlflowException as error:
+            if not _is_refusal(error):
+                raise
+            verdict = Verdict(False, f"MLflow refused it: {first_line(error)}")
         self.verdict = verdict.reason
         figures = {f"promotion/{name}": value for name, value in verdict.figures.items()}
         self._send_points([_Point(*item, None, event["time"]) for item in figures.items()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -45,7 +46,7 @@ class Outbox:
 
     @property
     def name(self) -> str:
-        """The directory's name; names sort by the time of their creation."""
+        """The directory's name; names sort in the order of their creation."""
         return self.directory.name
 
     def lock(self) -> bool:
@@ -86,9 +87,9 @@ class Outbox:
 
     def stage(self) -> Path:
         """Return a new empty directory inside the outbox, for the files of one event."""
-        directory = self.directory / "files" / f"{time.time_ns():020d}"
-        directory.mkdir(parents=True)
-        return directory
+        folder = self.directory / "files"
+        folder.mkdir(exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=folder))
 
     @property
     def sent(self) -> Sent:
@@ -125,7 +126,10 @@ class Outbox:
 
 def create_outbox(root: Path, first: Event) -> Outbox:
     """Make and lock an outbox under `root` whose first event is `first`."""
-    name = f"{time.time_ns():020d}-{os.getpid()}"
+    stamp = time.time_ns()
+    if earlier := list_outboxes(root):  # behind them, even if the clock was set back since
+        stamp = max(stamp, int(earlier[-1].name.partition("-")[0]) + 1)
+    name = f"{stamp:020d}-{os.getpid()}"
     outbox = Outbox(root / f".{name}")
     outbox.directory.mkdir(parents=True)
     outbox.append(first)

@@ -27,7 +27,7 @@ def origin_tags(workspace: Path) -> dict[str, str]:
         "lead.version": __version__,
         "lead.host": socket.gethostname(),
         "lead.pid": process.pid,
-        "lead.process_start": round(process.create_time(), 2),
+        "lead.process_start": _start_seconds(process),
         "lead.flow_run_id": os.environ.get("LEAD_FLOW_RUN_ID"),
         "lead.flow_run_url": os.environ.get("LEAD_FLOW_RUN_URL"),
     }
@@ -64,11 +64,18 @@ def is_alive(tags: Mapping[str, str]) -> bool:
         return True
     try:
         process = psutil.Process(pid)
-        # Process ids are used again. Start times move a little when the clock is set.
-        same = abs(process.create_time() - start) < 2.0
+        same = _start_seconds(process) == start  # process ids are used again
         return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def _start_seconds(process: psutil.Process) -> float:
+    """Return when the process started, in seconds since the machine did.
+
+    Not since the epoch: that changes for a living process when the clock is set.
+    """
+    return round(process.create_time() - psutil.boot_time(), 2)
 
 
 def ending_after(error: BaseException) -> tuple[str, str | None]:

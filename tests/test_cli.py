@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from toy_workspace import environment, lead, make_workspace, prefect_api, processes_in, wait_for
 
+from flows import preflight
 from flows.cli import app, main
 from flows.workspace import hold_workspace
 from lead_core.params import load_params
@@ -194,8 +195,20 @@ def test_a_dry_run_as_json_is_the_same_plan_or_the_settings_in_force(call, works
         {"stage": "train", "reasons": ["never run"]},
         {"stage": "report", "reasons": ["never run", "follows train"]},
     ]
+    assert plan["estimate"]["unknown"] == ["train", "report"]
     code, out, _ = call("run", "--dry-run", "--json", "--set", "train.lora.rank=5")
     assert json.loads(out)["params"]["train"]["lora"]["rank"] == 5
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_dry_run_shows_the_plan_and_refuses_what_cannot_fit(call, monkeypatch, form):
+    too_much = preflight.Estimate(0.0, 1 << 60, None, ())
+    monkeypatch.setattr(preflight, "estimate_run", lambda *_: too_much)
+    code, out, err = call("run", "--dry-run", *form)
+    assert code == 2
+    assert "never run" in out
+    assert "GB free, the run needs about 1152921504.61 GB; make room" in err
+    assert err.count("\n") == 1
 
 
 def test_a_dry_run_of_settings_checks_them_and_writes_nothing(call, workspace):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -21,9 +22,10 @@ import time
 from pathlib import Path
 
 import pytest
+import toy_workspace
 import yaml
 from test_stages import call, copy, environment, hashes, limited_to, runs_of, workspace
-from toy_workspace import processes_in, wait_for
+from toy_workspace import lead, processes_in, processes_with, wait_for
 
 pytestmark = pytest.mark.faults
 
@@ -94,24 +96,16 @@ def forget(folder: Path, first: str) -> None:
         shutil.rmtree(folder / "artifacts" / name)
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, clock: Path | None = None) -> subprocess.Popen[bytes]:
+    """Run the pipeline in the background; `clock`: a folder with a sitecustomize.py for all of it."""
+    paths = [str(clock), os.environ.get("PYTHONPATH", "")] if clock else []
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER],
         cwd=folder,
-        env=environment(),
+        env=environment() | ({"PYTHONPATH": os.pathsep.join(paths)} if clock else {}),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-
-
-def victims(folder: Path, word: str) -> list[int]:
-    """The processes in the workspace whose command line holds `word`."""
-    found = []
-    for pid in processes_in(folder):
-        with contextlib.suppress(OSError):
-            if word in Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "):
-                found.append(pid)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +129,7 @@ def test_a_kill_at_a_random_moment_costs_time_alone(workspace, copy, undisturbed
     began = time.monotonic()
     driver = start(copy)
     time.sleep(rng.uniform(0.1, 0.9) * undisturbed_seconds)
-    for pid in victims(copy, word) or [driver.pid]:
+    for pid in processes_with(copy, word) or [driver.pid]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM if target == "sigterm" else signal.SIGKILL)
     driver.wait(60)
@@ -145,12 +139,102 @@ def test_a_kill_at_a_random_moment_costs_time_alone(workspace, copy, undisturbed
     assert_undisturbed(copy, workspace)
 
 
+SCHEDULED = {
+    "flow": "spawn_main",
+    "lead serve": "serve --cron",
+    "Prefect's server": "prefect server start",
+}
+
+
+def serve(folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            lead("serve", "--cron", "* * * * *"),
+            cwd=folder,
+            env=toy_workspace.environment(),
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def scheduled_runs(log: Path) -> list:
+    """The begun runs of the server that the log named last, oldest first; none while it is away."""
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    found = re.findall(r"Prefect is at (\S+)\.", log.read_text())
+    if not found:
+        return []
+    with temporary_settings({PREFECT_API_URL: found[-1]}), contextlib.suppress(httpx.HTTPError):
+        with get_client(sync_client=True) as client:
+            runs = [run for run in client.read_flow_runs() if run.start_time]
+        return sorted(runs, key=lambda run: run.start_time)
+    return []
+
+
+@pytest.mark.parametrize("victim", SCHEDULED)
+def test_a_kill_in_a_scheduled_run_is_told_in_prefect_and_a_later_run_is_whole(
+    workspace, copy, tmp_path, victim
+):
+    """Also that the killed run keeps none of the later ones from starting."""
+    forget(copy, "train")
+    log = tmp_path / "serve.log"
+    serving = serve(copy, log)
+    try:
+        wait_for(lambda: processes_with(copy, "-m flows.stages train"), seconds=300)
+        for pid in processes_with(copy, SCHEDULED[victim]):
+            os.kill(pid, signal.SIGKILL)
+        if victim != "flow":
+            assert serving.wait(120) == (-signal.SIGKILL if victim == "lead serve" else 75)
+            wait_for(lambda: not processes_in(copy))
+            serving = serve(copy, log)
+
+        def is_over() -> bool:
+            first, *later = scheduled_runs(log) or [None]
+            done = any(run.state_name == "Completed" for run in later)
+            return done and first.state_name in ("Crashed", "Failed") and bool(first.state.message)
+
+        wait_for(is_over, seconds=600)
+    finally:
+        serving.terminate()
+        serving.wait(120)
+    assert_undisturbed(copy, workspace)
+
+
+# A wall clock for every Python process that finds this as its sitecustomize: 400 days ahead and back,
+# in turns of a third of a second. C libraries (SQLite, the kernel's file times) keep the right time.
+JUMPING_CLOCK = """
+import time
+
+now_ns, monotonic = time.time_ns, time.monotonic
+
+def jumping_ns():
+    return now_ns() + (-1) ** int(3 * monotonic()) * 400 * 86_400 * 10**9
+
+time.time_ns = jumping_ns
+time.time = lambda: jumping_ns() / 1e9
+"""
+
+
+def test_a_clock_that_jumps_all_the_time_decides_nothing(workspace, copy, tmp_path):
+    forget(copy, "train")
+    (tmp_path / "sitecustomize.py").write_text(JUMPING_CLOCK)
+    for ahead, path in enumerate(sorted((copy / "artifacts").rglob("*"))):
+        then = time.time() + (-1) ** ahead * 400 * 86_400
+        os.utime(path, (then, then))
+    assert start(copy, clock=tmp_path).wait(600) == 0
+    assert_undisturbed(copy, workspace)
+    assert [run.info.status for run in runs_of(copy)[1]] == ["FINISHED"]
+    assert "Data and pipelines are up to date" in call(copy, "dvc", "repro")
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_full_disk_ends_a_stage_in_one_line_and_a_rerun_is_whole(workspace, copy, stage):
     output = limited_to(copy, 512, "flows.stages", stage)
     assert "Traceback" not in output
     assert output.splitlines()[-1].startswith("error: ")
-    assert "cannot be written (File too large); make room" in output
+    assert "cannot be written (File too large); raise the limit" in output
     call(copy, "flows.stages", stage)
     assert_undisturbed(copy, workspace)
 
@@ -180,8 +264,35 @@ def test_a_damaged_file_is_refused_and_dvc_puts_it_right(workspace, copy, stage,
     assert_undisturbed(copy, workspace)
 
 
+# In a mount namespace of its own: gone with the command, seen by nobody else.
+READ_ONLY = "mount --bind artifacts artifacts && mount -o remount,bind,ro artifacts && exec "
+UNSHARE = ("unshare", "--map-root-user", "--mount", "sh", "-c")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_outputs_on_a_read_only_disk_end_a_stage_in_one_line_and_leave_all_as_it_was(
+    workspace, copy, stage
+):
+    if subprocess.run([*UNSHARE, READ_ONLY + "true"], cwd=copy, capture_output=True).returncode:
+        pytest.skip("this machine lets us make no mounts of our own")
+    command = f"{READ_ONLY} {sys.executable} -m flows.stages {stage}"
+    done = subprocess.run(
+        [*UNSHARE, command], cwd=copy, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: artifacts/")
+    assert last.endswith(
+        "cannot be written (Read-only file system); mount its file system for writing, and run again"
+    )
+    assert_undisturbed(copy, workspace)
+    call(copy, "flows.stages", stage)
+    assert_undisturbed(copy, workspace)
+
+
 def test_an_output_that_cannot_be_written_leaves_the_earlier_one(workspace, copy):
-    """A file where a folder has to go: what a read-only place is for a user who is not root."""
+    """A file where a folder has to go."""
     shutil.rmtree(copy / "artifacts/eval")
     (copy / "artifacts/eval").write_text("in the way")
     call(copy, "flows.stages", "evaluate", code=1)

@@ -26,7 +26,7 @@ from lead_core.errors import LeadError
 from lead_core.params import SourceParams, load_params
 from lead_core.preparation import prepare_pool
 from lead_core.readers import read_file
-from lead_core.records import Rejection, convert, unfold
+from lead_core.records import Reason, Rejection, convert, unfold
 from lead_core.sources import resolve_files
 
 GOOD = '{"prompt": "2 + 2?", "response": "4"}'
@@ -277,6 +277,33 @@ def test_an_endless_record_is_reported_and_what_is_around_it_read(
     path = write(tmp_path, name, around.replace("{0}", GOOD).replace("{1}", endless))
     assert outcomes(path) == expected
     assert peak_megabytes(lambda: outcomes(path)) < 3
+
+
+def test_an_endless_row_of_short_lines_is_reported_and_what_follows_is_read(tmp_path, small_limits):
+    text = 'prompt,response\na,b\nc,"' + "x\n" * 40_000 + "d,e\n"
+    elements = list(read_file(write(tmp_path, "lines.csv", text), "lines.csv"))
+    assert [(e.line, e.problem.reason if e.problem else None) for e in elements[:3]] == [
+        (2, None),
+        (3, Reason.TOO_LONG),
+        (3 + len(elements[1].value.splitlines()), Reason.BAD_CSV),
+    ]
+    assert elements[-1].value == {"prompt": "d", "response": "e"}
+
+
+def test_a_long_row_of_parquet_is_reported_and_many_long_ones_are_read_in_parts(
+    tmp_path, small_limits, monkeypatch
+):
+    monkeypatch.setattr(readers, "_PARQUET_BYTES", 1 << 20)
+    rows = [{"prompt": str(number), "response": "é" * 25_000} for number in range(300)]
+    rows[7]["response"] = "é" * 40_000
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", use_dictionary=False)
+    assert outcomes(tmp_path / "a.parquet") == ["ok"] * 7 + ["too_long"] + ["ok"] * 292
+
+    def read_and_forget() -> None:
+        for _ in read_file(tmp_path / "a.parquet", "a.parquet"):
+            pass
+
+    assert peak_megabytes(read_and_forget) < 5
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])

@@ -1,4 +1,6 @@
+import fcntl
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +15,7 @@ from toy_workspace import (
     make_workspace,
     prefect_api,
     processes_in,
+    processes_with,
     wait_for,
 )
 
@@ -88,6 +91,60 @@ def test_an_expression_that_is_not_cron_is_refused_in_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: --cron 'every day': ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_flow_run_whose_process_is_gone_is_closed_once_it_was_seen_twice(tmp_path):
+    prefect_api()
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.states import Running
+
+    from flows.dead_runs import close_dead_runs
+    from flows.pipeline import lead_pipeline
+
+    here = make_workspace(tmp_path)
+    with get_client(sync_client=True) as client:
+        ours, other = [
+            client.create_flow_run(
+                lead_pipeline, parameters={"workspace": str(at)}, state=Running()
+            )
+            for at in (here, here / "other")
+        ]
+        suspects = close_dead_runs(here, frozenset())
+        assert suspects == {ours.id}
+        (here / ".lead_state").mkdir(exist_ok=True)
+        with (here / ".lead_state/writer.lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # somebody works here: the run may be theirs
+            assert close_dead_runs(here, suspects) == frozenset()
+        assert client.read_flow_run(ours.id).state_name == "Running"
+        assert close_dead_runs(here, suspects) == frozenset()
+        closed = client.read_flow_run(ours.id).state
+        assert (closed.name, closed.message) == (
+            "Crashed",
+            "its process was gone before the run had ended",
+        )
+        assert client.read_flow_run(other.id).state_name == "Running"
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert close_dead_runs(here, suspects) == frozenset()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("victim", "said"),
+    [
+        ("prefect server start", "error: Prefect's server ended by itself with exit code 137"),
+        ("-m flows.schedule", "error: Prefect's runner ended by itself with exit code 137"),
+    ],
+)
+def test_serving_ends_when_its_server_or_runner_is_killed(serve, tmp_path, victim, said):
+    process = serve(make_workspace(tmp_path), "0 3 * * *")
+    wait_for(lambda: processes_with(tmp_path, "-m flows.schedule"), seconds=180)
+    for pid in processes_with(tmp_path, victim):
+        os.kill(pid, signal.SIGKILL)
+    out, _ = process.communicate(timeout=120)
+    assert said in out
+    assert process.returncode == 75
+    wait_for(lambda: not processes_in(tmp_path))
 
 
 @pytest.mark.slow

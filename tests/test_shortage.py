@@ -25,7 +25,20 @@ DISK = "make room, with `lead gc` for example, and run again"
         (
             RuntimeError('Io { error: "File too large" (os error 27) }: File too large'),
             "train",
-            f"its output cannot be written (File too large); {DISK}",
+            "its output cannot be written (File too large); raise the limit of a file's size "
+            "(`ulimit -f`), and run again",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "artifacts/.pool.x"),
+            "prepare",
+            "artifacts/.pool.x cannot be written (Read-only file system); mount its file system for "
+            "writing, and run again",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "artifacts/.pool.x"),
+            "prepare",
+            "artifacts/.pool.x cannot be opened (Permission denied); check its permissions, and run "
+            "again",
         ),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),

@@ -338,7 +338,7 @@ def test_a_full_disk_ends_training_in_one_line_and_the_rerun_has_the_same_bits(w
     train_afresh(copy)
     output = limited_to(copy, 4096, "flows.stages", "train")
     assert "Traceback" not in output
-    assert "cannot be written (File too large); make room, with `lead gc` for example" in output
+    assert "cannot be written (File too large); raise the limit of a file's size" in output
     call(copy, "flows.stages", "train")
     assert hashes(copy / "artifacts/train") == hashes(workspace / "artifacts/train")
 
@@ -425,6 +425,37 @@ def test_gc_keeps_the_state_that_params_ask_for_and_frees_the_rest(copy):
     assert call(copy, "lead", "gc").splitlines()[-1].endswith(" MB  freed")
     assert own.exists()
     assert not other.exists()
+
+
+class ClaimedError(Exception):
+    """Ends a training as soon as it has claimed its state."""
+
+
+def test_gc_takes_the_states_of_all_cells_of_a_comparison_for_wanted(copy, monkeypatch):
+    from flows.gc import wanted_states
+    from flows.stages import train
+    from flows.stages.cell import cell
+    from lead_core.artifacts import Layout
+    from lead_core.params import load_params
+
+    def claim(state):
+        raise ClaimedError(state.name)
+
+    monkeypatch.chdir(copy)
+    monkeypatch.setattr(train, "claim_state", claim)
+    layout = Layout.below(Path("artifacts"))
+    compare = load_params(copy / "params.yaml").compare
+    claimed = set()
+    for selector in compare.selectors:
+        for seed in compare.seeds:
+            own = [f"select.selector={selector}", f"seed={seed}"]
+            with pytest.raises(ClaimedError) as found:
+                cell(load_params(copy / "params.yaml", own), layout, copy)
+            claimed.add(str(found.value))
+    wanted = wanted_states(copy, layout)
+    assert len(claimed) == len(compare.selectors) * len(compare.seeds)
+    assert claimed < wanted
+    assert len(wanted) == len(claimed) + 1  # the run's own
 
 
 def test_the_fidelity_benchmark_measures_each_seed_once_and_touches_no_output(copy):

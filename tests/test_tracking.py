@@ -229,6 +229,17 @@ def test_of_a_figure_the_newest_value_counts_and_an_equal_one_is_no_new_point(se
     assert history(settings, "eval/acc") == [(0, 0.5), (0, 0.7)]
 
 
+def test_a_figure_logged_after_the_clock_was_set_back_is_the_newest_all_the_same(
+    settings, monkeypatch
+):
+    now = time.time_ns()
+    for value, clock in ((0.9, now), (0.5, now - 3600 * 10**9), (0.7, now - 7200 * 10**9)):
+        monkeypatch.setattr(time, "time_ns", lambda clock=clock: clock)
+        with start(settings) as run:
+            run.log_metrics({"eval/acc": value})
+        assert only_run(settings).data.metrics == {"eval/acc": value}
+
+
 def test_a_table_logged_again_is_replaced(settings):
     for rows in ([1, 2], [3]):
         with start(settings) as run:

@@ -147,6 +147,14 @@ def test_an_evaluation_without_its_training_in_mlflow_has_no_adapter_to_register
     )
 
 
+def test_a_name_that_mlflow_refuses_is_no_candidate_for_ever(settings, adapter, tiny_model_folder):
+    train(settings, "refused", adapter, tiny_model_folder)
+    verdict = evaluate(settings, "refused", losses(2.0), champion="a/b")
+    assert verdict.startswith("MLflow refused it: ")
+    assert tag_of(settings, "refused") == verdict
+    assert sync(settings).waiting == 0
+
+
 def test_after_an_outage_candidates_are_judged_in_their_order(settings, adapter, tiny_model_folder):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 
 from lead_core.tracking_outbox import Sent, create_outbox, list_outboxes
 
@@ -53,6 +54,14 @@ def test_outboxes_are_listed_oldest_first_and_removed_ones_not_at_all(tmp_path):
     listed = list_outboxes(tmp_path)
     assert [next(box.read(0))[0]["number"] for box in listed] == [0, 2]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_outboxes_keep_their_order_when_the_clock_is_set_back(tmp_path, monkeypatch):
+    for number, clock in enumerate([9_000, 5_000, 5_000, 10_000]):
+        monkeypatch.setattr(time, "time_ns", lambda clock=clock: clock)
+        create_outbox(tmp_path, {"do": "open", "number": number})
+    listed = list_outboxes(tmp_path)
+    assert [next(box.read(0))[0]["number"] for box in listed] == [0, 1, 2, 3]
 
 
 def test_an_outbox_that_another_process_has_just_removed_cannot_be_locked(tmp_path):

@@ -51,12 +51,20 @@ def test_the_flow_run_is_taken_from_the_environment(tmp_path, monkeypatch):
 def test_this_process_is_alive_and_one_with_its_id_but_another_start_is_not(tmp_path):
     tags = origin_tags(tmp_path)
     assert is_alive(tags)
-    assert not is_alive({**tags, "lead.process_start": str(psutil.Process().create_time() - 60)})
+    assert not is_alive({**tags, "lead.process_start": str(float(tags["lead.process_start"]) - 60)})
+
+
+def test_a_clock_that_is_set_makes_no_living_process_a_dead_one(tmp_path, monkeypatch):
+    tags = origin_tags(tmp_path)
+    booted = psutil.boot_time()  # what the kernel makes of the new time
+    monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: booted + 3600)
+    assert psutil.Process().create_time() - booted > 3600
+    assert is_alive(tags)
 
 
 def test_a_process_that_ended_is_not_alive_not_even_as_a_zombie():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    start = psutil.Process(child.pid).create_time()
+    start = round(psutil.Process(child.pid).create_time() - psutil.boot_time(), 2)
     tags = {"lead.pid": str(child.pid), "lead.process_start": str(start)}
     assert is_alive(tags)
     child.kill()

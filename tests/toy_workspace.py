@@ -83,7 +83,7 @@ def prefect_api() -> str:
     """Start one Prefect server for all tests of this process; flows in it use it from then on."""
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
-    return stack.enter_context(prefect_server(Path(os.environ["PREFECT_HOME"]).parent))
+    return stack.enter_context(prefect_server(Path(os.environ["PREFECT_HOME"]).parent)).url
 
 
 def lead(*arguments: str) -> list[str]:
@@ -108,6 +108,17 @@ def processes_in(folder: Path) -> set[int]:
             continue
         if inside and state != "Z" and int(process.name) != os.getpid():
             found.add(int(process.name))
+    return found
+
+
+def processes_with(folder: Path, word: str) -> list[int]:
+    """Return those in `folder` whose command line holds `word`, without their supervisors (Linux)."""
+    found = []
+    for pid in processes_in(folder):
+        with contextlib.suppress(OSError):
+            line = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+            if word in line and "supervisor.py" not in line:
+                found.append(pid)
     return found
 
 

@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         stage = getattr(importlib.import_module(f"flows.stages.{chosen.stage}"), chosen.stage)
         print(stage(params, Layout.below(Path("artifacts")), workspace), flush=True)
+        seconds = round(time.monotonic() - started, 3)
+        append_jsonl(Path("artifacts/timings.jsonl"), {"stage": chosen.stage, "seconds": seconds})
     except LeadError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return error.exit_code
@@ -48,8 +50,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("error: stopped by Ctrl-C", file=sys.stderr)
         return 128 + signal.SIGINT
-    seconds = round(time.monotonic() - started, 3)
-    append_jsonl(Path("artifacts/timings.jsonl"), {"stage": chosen.stage, "seconds": seconds})
     return 0
 
 
