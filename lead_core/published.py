@@ -17,6 +17,7 @@ from lead_core.errors import LeadError
 from lead_core.evaluation_record import MADE_BY, read_evaluations
 from lead_core.fidelity_report import FIGURES, figures_frame, last_rounds
 from lead_core.records import Reason
+from lead_core.statistics import PairedDifference, holm, paired_t_p
 from lead_core.storage import read_json, write_text
 
 PAGES = ("README.md", "docs/results.md")
@@ -24,6 +25,16 @@ COMPARISON = "reference/7c56d46663ea26d8/comparison.json"
 FIDELITY = "fidelity"
 BENCHMARKS = "benchmarks"
 SIGNIFICANT = 0.05
+PROPOSED = "informative"
+_BESIDE = ("stratified", "longest", "lead-paper", "full")
+_POOLS = {  # of the confirmation, with the folder of its comparison
+    "reference": "reference/7c56d46663ea26d8",
+    "reference, learning rate 1e-3": "confirm-reference/*",
+    "clean, balanced": "confirm-clean/*",
+    "docstrings": "confirm-docstrings/*",
+    "mixed, other dirt": "confirm-mixed/*",
+    "ShareGPT": "confirm-sharegpt/*",
+}
 _MARKED = re.compile(
     r"(?P<head><!-- results: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end of (?P=name) -->)",
     re.DOTALL,
@@ -195,6 +206,66 @@ def fidelity(results: Path) -> str:
     )
 
 
+def confirmation(results: Path) -> str:
+    """Return the proposed rule against the baseline on each pool, as one family of tests."""
+    found = [
+        (pool, read_json(path, made_by="lead compare"))
+        for pool, pattern in _POOLS.items()
+        for path in sorted(results.glob(f"{pattern}/comparison.json"))
+    ]
+    rows = [(pool, table, _rows_by_selector(table)) for pool, table in found]
+    pairs = [_pair(selectors[PROPOSED]) for _, _, selectors in rows]
+    p_values = holm([p for pair in pairs if (p := paired_t_p(pair)) is not None])
+    heads = {
+        "pool": "---",
+        "seeds": "---:",
+        "base": "---:",
+        "`random`": "---:",
+        f"`{PROPOSED}`": "---:",
+        "minus `random`, paired 95 %": "---",
+        "p (Holm)": "---:",
+        "gain, times `random`'s": "---:",
+        **{f"`{name}`": "---:" for name in _BESIDE},
+        f"wrong responses picked, `{PROPOSED}` / `random`": "---:",
+    }
+    lines = []
+    for (pool, table, selectors), pair, p in zip(rows, pairs, p_values, strict=True):
+        proposed, base = selectors[PROPOSED], table["base_loss"]
+        others = [f"{selectors[name]['loss']:.3f}" if name in selectors else "" for name in _BESIDE]
+        wrong = [_wrong(selectors[name]["picked"]) for name in (PROPOSED, "random")]
+        lines.append(
+            [
+                pool,
+                str(pair.n),
+                f"{base:.3f}",
+                f"{pair.base:.3f}",
+                f"**{pair.tuned:.3f}**",
+                _result(proposed)[3],
+                "< 0.001" if p < 0.001 else f"{p:.3f}",
+                f"{(base - pair.tuned) / (base - pair.base):.2f}",
+                *others,
+                "" if None in wrong else " / ".join(f"{share:.0%}" for share in wrong),
+            ]
+        )
+    return _table(heads, lines) + (
+        "\n\nHeld-out loss in nats per response token, macro average over sources; means over seeds."
+    )
+
+
+def _rows_by_selector(table: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {row["selector"]: row for row in table["rows"]}
+
+
+def _pair(row: Mapping[str, Any]) -> PairedDifference:
+    return PairedDifference(**row["versus"])
+
+
+def _wrong(picked: Mapping[str, float]) -> float | None:
+    """Return the planted faults among the picks other than near-duplicates; None: none planted."""
+    wrong = [share for kind, share in picked.items() if kind != "near_duplicate"]
+    return sum(wrong) if wrong else None
+
+
 def benchmarks(results: Path) -> str:
     """Return the base model and those tuned on each selector's choice, judged by benchmarks."""
     found = read_evaluations(results / BENCHMARKS)
@@ -250,6 +321,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "comparison-picks": comparison_picks,
     "fidelity": fidelity,
     "benchmarks": benchmarks,
+    "confirmation": confirmation,
 }
 
 

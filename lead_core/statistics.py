@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import bdtr, stdtrit
+from scipy.special import bdtr, stdtr, stdtrit
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,34 @@ def paired_difference(
         reach = float(stdtrit(n - 1, 0.5 + confidence / 2)) * standard_error
         low, high = mean - reach, mean + reach
     return PairedDifference(float(first.mean()), float(second.mean()), mean, low, high, n)
+
+
+def paired_t_p(pair: PairedDifference) -> float | None:
+    """Return the two-sided p of the paired t test that the difference is 0, from its 95 % interval.
+
+    None for a single item.
+    """
+    if pair.low is None or pair.high is None:
+        return None
+    reach = (pair.high - pair.low) / 2
+    if reach == 0:
+        return float(pair.difference == 0)
+    t = pair.difference / reach * float(stdtrit(pair.n - 1, 0.975))
+    return 2 * float(stdtr(pair.n - 1, -abs(t)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values corrected for being one family, in the order given (Holm 1979).
+
+    The smallest of m is multiplied by m, the next by m - 1, and so on; none falls below one before it,
+    and none exceeds 1.
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected
 
 
 def exact_mcnemar(base: Sequence[float] | np.ndarray, tuned: Sequence[float] | np.ndarray) -> float:

@@ -67,6 +67,8 @@ def test_what_was_picked_is_told_for_whatever_was_planted(tmp_path, faults, colu
     table = TABLES["comparison-picks"](tmp_path)
     assert columns in table
     assert table.endswith(shares)
+
+
 def evaluated(selector, *, loss, p, low):
     """Return the record of a training whose answers differ from the base model's with `p`."""
     tasks, paired = {}, {}

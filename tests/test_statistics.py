@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_rel
 
-from lead_core.statistics import exact_mcnemar, paired_difference
+from lead_core.statistics import exact_mcnemar, holm, paired_difference, paired_t_p
 
 VALUES = st.floats(-1e3, 1e3)
 
@@ -86,3 +86,24 @@ def test_mcnemars_exact_p_is_the_binomial_test_and_takes_no_side(up, down):
     assert p == pytest.approx(exact_mcnemar(*outcomes(down, up, 5, 0)))
     if up + down:
         assert p == pytest.approx(binomtest(up, up + down).pvalue)
+
+
+@given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=3, max_size=12))
+def test_the_p_of_a_paired_difference_is_that_of_the_paired_t_test(pairs):
+    first, second = (np.array(values) for values in zip(*pairs, strict=True))
+    assume((second - first).std() > 1e-3)
+    expected = ttest_rel(second, first).pvalue
+    assert paired_t_p(paired_difference(first, second)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_single_item_has_no_p_and_equal_changes_have_a_sure_one():
+    assert paired_t_p(paired_difference([1.0], [2.0])) is None
+    assert paired_t_p(paired_difference([1.0, 2.0], [1.5, 2.5])) == 0
+    assert paired_t_p(paired_difference([1.0, 2.0], [1.0, 2.0])) == 1
+
+
+def test_holms_correction_by_hand():
+    # sorted 0.01, 0.03, 0.04: times 3, 2, 1 is 0.03, 0.06, 0.04, and none below one before it
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
