@@ -19,7 +19,13 @@ from lead_core.errors import LeadError
 from lead_core.params import load_params
 
 REPOSITORY = Path(__file__).parents[1]
-CONFIRMING = ["confirm-clean", "confirm-docstrings", "confirm-mixed", "confirm-sharegpt"]
+CONFIRMING = [
+    "confirm-clean",
+    "confirm-docstrings",
+    "confirm-mixed",
+    "confirm-reference",
+    "confirm-sharegpt",
+]
 SHIPPED = ["benchmarks", *CONFIRMING, "paper", "reference"]  # a preset of one's own may be partial
 PRESETS = sorted(path.stem for path in (REPOSITORY / "presets").glob("*.yaml"))
 
@@ -169,7 +175,7 @@ def test_a_kind_of_dirt_that_a_preset_does_not_name_is_not_planted(workspace):
 
 
 def test_confirming_pools_share_all_that_trains_with_the_reference_benchmark():
-    """Only data, budget and seeds are particular, and no seed of the reference's is among them."""
+    """Data, budget, seeds and one learning rate are particular; no seed is one of the reference's."""
 
     def settings(name):
         load = load_params(REPOSITORY / "params.yaml", preset_overrides(REPOSITORY, name))
@@ -181,8 +187,10 @@ def test_confirming_pools_share_all_that_trains_with_the_reference_benchmark():
         return parts, load.compare
 
     reference, compared = settings("reference")
+    reference["train"].pop("learning_rate")
     for name in CONFIRMING:
         confirming, compare = settings(name)
+        assert confirming["train"].pop("learning_rate") == 1e-3
         assert confirming == reference
         assert compare.results == f"results/{name}"
         assert not set(compare.seeds) & set(compared.seeds)
