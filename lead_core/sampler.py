@@ -36,7 +36,7 @@ class LeadSettings:
     visits_per_budget: float | None = 1.0
     max_rounds: int | None = None
     seed: int = 0
-    selector: str = "lead"
+    selector: str = "informative"
     round_fraction: float = 0.015
     min_round_samples: int | None = None
     max_uses: int = 4
