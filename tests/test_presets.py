@@ -27,7 +27,7 @@ CONFIRMING = [
     "confirm-reference",
     "confirm-sharegpt",
 ]
-SHIPPED = ["benchmarks", *CONFIRMING, "paper", "reference"]  # a preset of one's own may be partial
+SHIPPED = ["benchmarks", *CONFIRMING, "confirm-gpu", "paper", "reference"]  # a preset of one's own may be partial
 PRESETS = sorted(path.stem for path in (REPOSITORY / "presets").glob("*.yaml"))
 
 
