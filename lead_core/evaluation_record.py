@@ -32,7 +32,7 @@ def describe_evaluation(layout: Layout, params: Params, lock: Mapping[str, Any])
     lock: `sources.lock.json`. ``comparison`` is the identity that `lead compare` gives to trainings
     that may stand in one table. Raises LeadError when outputs and `params` do not belong together.
     """
-    train, pool = read_training_manifests(layout)
+    pool, train = read_training_manifests(layout)
     results = read_json(layout.evaluation / "results.json", made_by="dvc repro evaluate")
     evaluated = results["inputs"]["adapter_sha256"]
     check_chain("the evaluation", evaluated, train["adapter_sha256"], "evaluate")
