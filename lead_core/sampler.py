@@ -183,7 +183,7 @@ class LeadSampler:
         """
         arrays = {name: tensor.cpu().numpy().copy() for name, tensor in saved["arrays"].items()}
         for name, expected in self._made_with().items():
-            if (got := saved["made_with"][name]) != expected:
+            if (got := saved["made_with"].get(name)) != expected:
                 raise LeadError(
                     f"LeadSampler: the saved state was made with {name} {got}, this sampler has "
                     f"{expected}"
@@ -244,6 +244,17 @@ def _check_view(view: PoolView) -> None:
     if (lost := np.flatnonzero((view.difficulty >= 0) & ~np.isfinite(view.loss))).size:
         raise LeadError(
             f"LeadSampler: PoolView.loss at {lost[0]} is not finite; set its difficulty to -1"
+        )
+    with_arm = view.difficulty >= 0
+    if (wrong := np.flatnonzero(with_arm & ~((view.ifd > 0) & (view.ifd < 1)))).size:
+        raise LeadError(
+            f"LeadSampler: PoolView.ifd must be above 0 and below 1, got {view.ifd[wrong[0]]} at "
+            f"{wrong[0]}; set its difficulty to -1"
+        )
+    if (empty := np.flatnonzero(with_arm & (view.response_tokens < 1))).size:
+        raise LeadError(
+            f"LeadSampler: PoolView.response_tokens must be 1 or more, got "
+            f"{view.response_tokens[empty[0]]} at {empty[0]}"
         )
 
 

@@ -76,7 +76,7 @@ def naive_pick(selector, pool, utility, uses, bandit, quota, rng):
     if kind != "idu" and may.any():
         may &= uses == uses[may].min()
     n, positions = capped(SETTINGS.min_round, may), np.flatnonzero(may)
-    if kind == "informative":
+    if kind.startswith("informative"):
         cells = sorted(
             {(pool.difficulty[i], pool.task[i]) for i in np.flatnonzero(np.isfinite(pool.loss))}
         )
@@ -88,8 +88,15 @@ def naive_pick(selector, pool, utility, uses, bandit, quota, rng):
         sizes = pool.index.sizes**SETTINGS.cluster_size_power
         counts = np.array([len(group) for group in groups], dtype=np.int64)
         shares = draw_shares(expected_shares(sizes, counts, n), rng)
-        nats = pool.information(np.arange(len(pool.loss)))
-        return [i for g, k in zip(groups, shares, strict=True) for i in naive_top(nats, g, k)]
+        if kind == "informative-random":
+            return [
+                i
+                for group, k in zip(groups, shares.tolist(), strict=True)
+                if k
+                for i in rng.choice(group, k, replace=False)
+            ]
+        values = pool.response_tokens if kind == "informative-longest" else pool.information()
+        return [i for g, k in zip(groups, shares, strict=True) for i in naive_top(values, g, k)]
     if isinstance(selector, Ranking):
         values = {
             "idu": utility,

@@ -1,5 +1,7 @@
 """The default rule by hand: what information is, how a round is spread, what is taken first."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -46,7 +48,7 @@ def test_information_is_the_log_likelihood_that_the_prompt_adds():
         np.array([0.5, 0.75, 1.25, 0.0]),
         np.array([10, 4, 5, 3], np.int32),
     )
-    found = pool.information(np.arange(4))
+    found = pool.information()
     assert found.tolist() == [20.0, 4.0, pytest.approx(-4.0), -np.inf]
 
 
@@ -86,6 +88,30 @@ def test_a_round_is_as_large_as_one_of_lead_from_an_average_arm():
         pool.response_tokens,
     )
     assert len(pick(halves, Quota(999, 999))) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "first"), [("informative", [2, 0]), ("informative-longest", [1, 0])]
+)
+def test_what_comes_first_inside_a_cluster(name, first):
+    pool = make_pool([3], tokens=[20, 30, 10], ifd=[0.5, 0.9, 0.2])  # 20, 3.3 and 40 nats
+    rules = replace(SETTINGS, min_round=2)
+    rng = np.random.default_rng(0)
+    picks = get_selector(name).pick(pool, init_selection(pool), rules, Quota(9, 9), rng)
+    assert picks.indices.tolist() == first
+
+
+def test_at_random_inside_clusters_any_sample_may_come():
+    pool, rules = make_pool([8, 8]), replace(SETTINGS, min_round=4)
+    seen = set()
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        picks = get_selector("informative-random").pick(
+            pool, init_selection(pool), rules, Quota(9, 9), rng
+        )
+        assert np.bincount(pool.task[picks.indices]).tolist() == [2, 2]
+        seen |= set(picks.indices.tolist())
+    assert seen == set(range(16))
 
 
 def test_records_set_aside_are_never_picked():

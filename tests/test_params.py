@@ -51,9 +51,10 @@ def test_the_shipped_params_are_valid():
         ),
         (
             "select.selector=best",
-            "params.yaml: select.selector must be one of full, idu, ifd, informative, iterative, lead, "
-            "lead-no-bandit, lead-no-loss-change, lead-no-smoothing, lead-no-task, lead-paper, "
-            "longest, loss, random, random-ifd, stratified, got 'best'",
+            "params.yaml: select.selector must be one of full, idu, ifd, informative, "
+            "informative-longest, informative-random, iterative, lead, lead-no-bandit, "
+            "lead-no-loss-change, lead-no-smoothing, lead-no-task, lead-paper, longest, loss, "
+            "random, random-ifd, stratified, got 'best'",
         ),
         ("seed=many", "params.yaml: seed must be a whole number, got 'many'"),
         (

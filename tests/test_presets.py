@@ -27,7 +27,13 @@ CONFIRMING = [
     "confirm-reference",
     "confirm-sharegpt",
 ]
-SHIPPED = ["benchmarks", *CONFIRMING, "confirm-gpu", "paper", "reference"]  # a preset of one's own may be partial
+SHIPPED = [
+    "benchmarks",
+    *CONFIRMING,
+    "confirm-gpu",
+    "paper",
+    "reference",
+]  # a preset of one's own may be partial
 PRESETS = sorted(path.stem for path in (REPOSITORY / "presets").glob("*.yaml"))
 
 

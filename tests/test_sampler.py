@@ -276,6 +276,14 @@ def test_the_library_is_imported_when_used_and_brings_numpy_and_torch_alone():
         ),
         ({"task": np.zeros(4)}, r"PoolView.task must be integers, got float64"),
         ({"loss": np.array([1.0, np.nan, 1.0, 1.0])}, r"PoolView.loss at 1 is not finite; set its"),
+        (
+            {"ifd": np.array([0.5, 0.5, np.nan, 0.5])},
+            r"PoolView.ifd must be above 0 and below 1, got nan at 2; set its difficulty to -1",
+        ),
+        (
+            {"response_tokens": np.array([3, 0, 1, 1])},
+            r"PoolView.response_tokens must be 1 or more, got 0 at 1",
+        ),
     ],
 )
 def test_labels_of_ones_own_that_cannot_be_are_refused(change, message):

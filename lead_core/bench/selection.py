@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +102,7 @@ def _play(name: str, size: int, rounds: int) -> PoolRounds:
     start_up = time.perf_counter() - started
     given = (view.difficulty, view.task, view.loss, view.ifd, view.response_tokens)
     held = sum(array.nbytes for array in (*given, order, state.utility, state.uses))
+    values, labels = view.information(), _labels(view)
     picked: list[int] = []
     seconds: list[float] = []
     naive: list[float] = []
@@ -109,7 +111,8 @@ def _play(name: str, size: int, rounds: int) -> PoolRounds:
         quota = Quota(size, int(BUDGET_FRACTION * size) - state.distinct)
         picks = selector.pick(view, state, SETTINGS, quota, rng)
         seconds.append(time.perf_counter() - started)
-        naive.append(timed(lambda: _naive_round(view, state, picks, quota))())  # noqa: B023
+        again = partial(_naive_round, view, state, picks, quota, values, labels)
+        naive.append(timed(again)())
         started = time.perf_counter()
         utility = state.utility[picks.indices] * 0.8
         bandit = selector.learn(state, picks, 0.5, SETTINGS)
@@ -142,13 +145,24 @@ def make_pool(size: int) -> PoolView:
     )
 
 
-def _naive_round(view: PoolView, state: SelectionState, picks: Picks, quota: Quota) -> None:
-    """Pick the samples of `picks` once more and update copies of the arrays of `state`."""
+def _naive_round(
+    view: PoolView,
+    state: SelectionState,
+    picks: Picks,
+    quota: Quota,
+    values: NDArray[np.float64],
+    labels: IntArray,
+) -> None:
+    """Pick the samples of `picks` once more and update copies of the arrays of `state`.
+
+    values, labels [n]: each record's information and its task cluster as one number, for
+    `informative`; as in ours they are made once, before the first round.
+    """
     may = (view.difficulty >= 0) & (state.uses < SETTINGS.max_uses)
     if quota.distinct <= 0:
         may &= state.uses > 0
     if picks.arm is None:
-        indices = _naive_informative(view, picks, may & (state.uses == 0))
+        indices = _naive_informative(picks, may & (state.uses == 0), values, labels)
     else:
         indices = _naive_lead(view, state, picks, may)
     if not np.array_equal(indices, picks.indices):
@@ -172,16 +186,20 @@ def _naive_lead(
     return np.concatenate(chosen)
 
 
-def _naive_informative(view: PoolView, picks: Picks, may: NDArray[np.bool_]) -> IntArray:
+def _naive_informative(
+    picks: Picks, may: NDArray[np.bool_], values: NDArray[np.float64], labels: IntArray
+) -> IntArray:
     # How many each cluster gives was drawn at random: read off the picks.
-    values = view.information(np.arange(len(view.loss)))
-    labels = view.difficulty.astype(np.int64) * (int(view.task.max()) + 1) + view.task
     drawn, shares = np.unique(labels[picks.indices], return_counts=True)
     chosen = [
         _sorted_top(values, np.flatnonzero(may & (labels == cluster)), int(share))
         for cluster, share in zip(drawn, shares, strict=True)
     ]
     return np.concatenate(chosen)
+
+
+def _labels(view: PoolView) -> IntArray:
+    return view.difficulty.astype(np.int64) * (int(view.task.max()) + 1) + view.task
 
 
 def _sorted_top(values: NDArray[np.float64], members: IntArray, n: int) -> IntArray:

@@ -8,6 +8,7 @@ from lead_core.selectors import (
     idu,
     ifd,
     informative,
+    informative_without,
     iterative,
     lead,
     lead_paper,
@@ -42,6 +43,7 @@ SELECTORS: dict[str, Selector] = {
     selector.name: selector
     for selector in (
         informative.SELECTOR,
+        *informative_without.SELECTORS,
         lead.SELECTOR,
         lead_paper.SELECTOR,
         *lead_without.SELECTORS,

@@ -52,7 +52,7 @@ def rank_members(
     difficulty: NDArray[np.integer],
     task: NDArray[np.int32],
     loss: FloatArray,
-    values: FloatArray,
+    values: NDArray[np.number],
 ) -> NDArray[np.int32]:
     """Return the positions of the trainable records, int32 [m], cluster by cluster as in `index`.
 

@@ -55,19 +55,23 @@ class PoolView:
     @cached_property
     def by_information(self) -> NDArray[np.int32]:
         """Return the same with the highest `information` first."""
-        values = self.information(np.arange(len(self.loss)))
-        return rank_members(self.index, self.difficulty, self.task, self.loss, values)
+        return rank_members(self.index, self.difficulty, self.task, self.loss, self.information())
 
-    def information(self, indices: IntArray) -> FloatArray:
-        """Return what the prompts of these records say about their responses, in nats, float64 [m].
+    @cached_property
+    def by_length(self) -> NDArray[np.int32]:
+        """Return the same with the longest responses first."""
+        return rank_members(self.index, self.difficulty, self.task, self.loss, self.response_tokens)
 
-        The pointwise mutual information ``log p(r|q) - log p(r)`` under the base model: response
-        tokens times the mean loss that the prompt takes away, ``L(r) - L(r|q)`` with ``L(r)`` read
-        off the IFD. Not finite: -inf, below everything.
+    def information(self) -> FloatArray:
+        """Return what each record's prompt says about its response, in nats, float64 [n].
+
+        Pointwise mutual information ``log p(r|q) - log p(r)``: response tokens times the mean loss
+        that the prompt takes away, ``L(r) - L(r|q)``, with ``L(r)`` read off loss and IFD. Both are
+        the base model's unless `score.warmup` had IFD from a warmed-up one: then it is an estimate.
+        Not finite (a loss of 0): -inf, below everything.
         """
-        loss = self.loss[indices]
         with np.errstate(divide="ignore", invalid="ignore"):
-            nats: FloatArray = self.response_tokens[indices] * (loss / self.ifd[indices] - loss)
+            nats = self.response_tokens * (self.loss / self.ifd - self.loss)
         return np.where(np.isfinite(nats), nats, -np.inf)
 
     @property
@@ -268,7 +272,7 @@ def top_by(values: FloatArray, indices: IntArray, n: int) -> IntArray:
 
 
 def top_of_groups(
-    values: FloatArray, indices: IntArray, groups: IntArray, shares: IntArray
+    values: NDArray[np.number], indices: IntArray, groups: IntArray, shares: IntArray
 ) -> IntArray:
     """Return the `shares` [J] of `indices` with the highest `values` of each of `groups` 0 .. J - 1.
 
