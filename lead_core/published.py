@@ -17,15 +17,16 @@ from lead_core.errors import LeadError
 from lead_core.evaluation_record import MADE_BY, read_evaluations
 from lead_core.fidelity_report import FIGURES, figures_frame, last_rounds
 from lead_core.records import Reason
-from lead_core.statistics import PairedDifference, holm, paired_t_p
+from lead_core.statistics import PairedDifference, holm, paired_difference, paired_t_p
 from lead_core.storage import read_json, write_text
 
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/informative.md", "docs/results.md")
 COMPARISON = "reference/7c56d46663ea26d8/comparison.json"
 FIDELITY = "fidelity"
 BENCHMARKS = "benchmarks"
 SIGNIFICANT = 0.05
 PROPOSED = "informative"
+GOAL = 1.25  # times the baseline's gain, see docs/informative.md
 _BESIDE = ("stratified", "longest", "lead-paper", "full")
 _POOLS = {  # of the confirmation, with the folder of its comparison
     "reference": "reference/7c56d46663ea26d8",
@@ -136,7 +137,7 @@ def _faults(shares: Mapping[str, float]) -> dict[str, float]:
 
     shares: by `dirt.Kind`. A kind that is the only one of wrong responses keeps its name.
     """
-    wrong = {kind: share for kind, share in shares.items() if kind != "near_duplicate"}
+    wrong = _wrong(shares)
     told = {}
     if wrong:
         name = next(iter(wrong)).replace("_", " ") if len(wrong) == 1 else "wrong responses"
@@ -144,6 +145,10 @@ def _faults(shares: Mapping[str, float]) -> dict[str, float]:
     if "near_duplicate" in shares:
         told["near-duplicates"] = shares["near_duplicate"]
     return told
+
+
+def _wrong(shares: Mapping[str, float]) -> dict[str, float]:
+    return {kind: share for kind, share in shares.items() if kind != "near_duplicate"}
 
 
 def _result_heads(found: Mapping[str, Any]) -> dict[str, str]:
@@ -160,11 +165,7 @@ def _result_heads(found: Mapping[str, Any]) -> dict[str, str]:
 def _result(row: Mapping[str, Any]) -> list[str]:
     spread = "" if row["spread"] is None else f" ± {row['spread']:.3f}"
     pair = row["versus"]
-    interval = ""
-    if pair is not None:
-        interval = f"{pair['difference']:+.3f}"
-        if pair["low"] is not None:
-            interval += f" [{pair['low']:+.3f}, {pair['high']:+.3f}]"
+    interval = _interval(None if pair is None else PairedDifference(**pair))
     return [
         f"`{row['selector']}`",
         str(len(row["seeds"])),
@@ -207,15 +208,19 @@ def fidelity(results: Path) -> str:
 
 
 def confirmation(results: Path) -> str:
-    """Return the proposed rule against the baseline on each pool, as one family of tests."""
-    found = [
-        (pool, read_json(path, made_by="lead compare"))
-        for pool, pattern in _POOLS.items()
-        for path in sorted(results.glob(f"{pattern}/comparison.json"))
-    ]
-    rows = [(pool, table, _rows_by_selector(table)) for pool, table in found]
-    pairs = [_pair(selectors[PROPOSED]) for _, _, selectors in rows]
-    p_values = holm([p for pair in pairs if (p := paired_t_p(pair)) is not None])
+    """Return the proposed rule against the baseline on each pool, as one family of tests.
+
+    Pools that were not run with it are left out. Raises LeadError for a pool with two comparisons.
+    """
+    tables = {pool: _confirming(results, pattern) for pool, pattern in _POOLS.items()}
+    found = {pool: table for pool, table in tables.items() if table and PROPOSED in table["rows"]}
+    if not found:
+        return "No confirming comparison is kept yet."
+    pairs = {
+        pool: PairedDifference(**table["rows"][PROPOSED]["versus"]) for pool, table in found.items()
+    }
+    known = {pool: p for pool, pair in pairs.items() if (p := paired_t_p(pair)) is not None}
+    corrected = dict(zip(known, holm(list(known.values())), strict=True))
     heads = {
         "pool": "---",
         "seeds": "---:",
@@ -227,43 +232,103 @@ def confirmation(results: Path) -> str:
         "gain, times `random`'s": "---:",
         **{f"`{name}`": "---:" for name in _BESIDE},
         f"wrong responses picked, `{PROPOSED}` / `random`": "---:",
+        f"tokens, `{PROPOSED}` / `random`": "---:",
     }
-    lines = []
-    for (pool, table, selectors), pair, p in zip(rows, pairs, p_values, strict=True):
-        proposed, base = selectors[PROPOSED], table["base_loss"]
-        others = [f"{selectors[name]['loss']:.3f}" if name in selectors else "" for name in _BESIDE]
-        wrong = [_wrong(selectors[name]["picked"]) for name in (PROPOSED, "random")]
-        lines.append(
-            [
-                pool,
-                str(pair.n),
-                f"{base:.3f}",
-                f"{pair.base:.3f}",
-                f"**{pair.tuned:.3f}**",
-                _result(proposed)[3],
-                "< 0.001" if p < 0.001 else f"{p:.3f}",
-                f"{(base - pair.tuned) / (base - pair.base):.2f}",
-                *others,
-                "" if None in wrong else " / ".join(f"{share:.0%}" for share in wrong),
-            ]
-        )
+    lines = [
+        _confirming_row(pool, table, pairs[pool], corrected.get(pool))
+        for pool, table in found.items()
+    ]
     return _table(heads, lines) + (
-        "\n\nHeld-out loss in nats per response token, macro average over sources; means over seeds."
+        "\n\nHeld-out loss in nats per response token, macro average over sources; means over seeds, "
+        "in brackets their number where it is another."
     )
 
 
-def _rows_by_selector(table: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    return {row["selector"]: row for row in table["rows"]}
+def confirmation_goals(results: Path) -> str:
+    """Return by how much the proposed rule reaches what it had to, per pool, paired by seed."""
+    heads = {
+        "pool": "---",
+        "seeds": "---:",
+        f"gain beyond {GOAL} times `random`'s, 95 %": "---",
+        "better than `stratified` by, 95 %": "---",
+    }
+    lines = []
+    for pool, pattern in _POOLS.items():
+        table = _confirming(results, pattern)
+        if table is None or PROPOSED not in table["rows"]:
+            continue
+        losses = _losses(results, pattern)
+        proposed, base = losses[PROPOSED], table["base_loss"]
+        shared = sorted(set(proposed) & set(losses["random"]))
+        wanted = [base - GOAL * (base - losses["random"][seed]) for seed in shared]
+        beyond = paired_difference([proposed[seed] for seed in shared], wanted)
+        beside = losses.get("stratified", {})
+        both = sorted(set(proposed) & set(beside))
+        better = (
+            paired_difference([proposed[seed] for seed in both], [beside[seed] for seed in both])
+            if both
+            else None
+        )
+        lines.append([pool, str(len(shared)), _interval(beyond), _interval(better)])
+    return _table(heads, lines) + "\n\nNats per response token; above 0 is what was wanted."
 
 
-def _pair(row: Mapping[str, Any]) -> PairedDifference:
-    return PairedDifference(**row["versus"])
+def _losses(results: Path, pattern: str) -> dict[str, dict[int, float]]:
+    """Return the macro held-out losses of a kept comparison: selector -> seed -> loss."""
+    losses: dict[str, dict[int, float]] = {}
+    for path in sorted(results.glob(f"{pattern}/cells/*.json")):
+        cell = read_json(path, made_by="lead compare")
+        losses.setdefault(cell["selector"], {})[cell["seed"]] = cell["heldout"]["macro"]
+    return losses
 
 
-def _wrong(picked: Mapping[str, float]) -> float | None:
-    """Return the planted faults among the picks other than near-duplicates; None: none planted."""
-    wrong = [share for kind, share in picked.items() if kind != "near_duplicate"]
-    return sum(wrong) if wrong else None
+def _interval(pair: PairedDifference | None) -> str:
+    if pair is None:
+        return ""
+    if pair.low is None or pair.high is None:
+        return f"{pair.difference:+.3f}"
+    return f"{pair.difference:+.3f} [{pair.low:+.3f}, {pair.high:+.3f}]"
+
+
+def _confirming(results: Path, pattern: str) -> dict[str, Any] | None:
+    """Return the comparison kept in the folder `pattern` with its rows by selector, if there is one."""
+    paths = sorted(results.glob(f"{pattern}/comparison.json"))
+    if len(paths) > 1:
+        raise LeadError(
+            f"results: {pattern} holds {len(paths)} comparisons, expected one of a pool: "
+            f"{', '.join(path.parent.name for path in paths)}"
+        )
+    if not paths:
+        return None
+    table = read_json(paths[0], made_by="lead compare")
+    return {**table, "rows": {row["selector"]: row for row in table["rows"]}}
+
+
+def _confirming_row(
+    pool: str, table: Mapping[str, Any], pair: PairedDifference, p: float | None
+) -> list[str]:
+    rows, base = table["rows"], table["base_loss"]
+    beside = []
+    for name in _BESIDE:
+        row = rows.get(name)
+        seeds = "" if row is None or len(row["seeds"]) == pair.n else f" ({len(row['seeds'])})"
+        beside.append("" if row is None else f"{row['loss']:.3f}{seeds}")
+    both = rows[PROPOSED], rows["random"]
+    wrong = [_wrong(row["picked"]) for row in both]
+    gain = base - pair.base
+    return [
+        pool,
+        str(pair.n),
+        f"{base:.3f}",
+        f"{pair.base:.3f}",
+        f"**{pair.tuned:.3f}**",
+        _result(rows[PROPOSED])[3],
+        "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+        f"{(base - pair.tuned) / gain:.2f}" if gain > 0 else "",
+        *beside,
+        " / ".join(f"{sum(shares.values()):.0%}" for shares in wrong if shares),
+        " / ".join(f"{row['tokens']['training']:,.0f}" for row in both),
+    ]
 
 
 def benchmarks(results: Path) -> str:
@@ -322,6 +387,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "fidelity": fidelity,
     "benchmarks": benchmarks,
     "confirmation": confirmation,
+    "confirmation-goals": confirmation_goals,
 }
 
 

@@ -1,10 +1,12 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from lead_core.errors import LeadError
 from lead_core.published import COMPARISON, PAGES, TABLES, benchmarks, fill
+from lead_core.statistics import paired_difference
 from lead_core.storage import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
@@ -110,3 +112,73 @@ def test_benchmarks_stand_beside_the_base_model_and_what_differs_from_it_is_bold
 
 def test_before_a_run_is_kept_the_page_says_how_to_make_one(tmp_path):
     assert benchmarks(tmp_path) == "No run is kept yet: `make benchmarks DATA=FOLDER`."
+
+
+def confirming(tmp_path, folder, losses, *, base=1.5, exchanged=None):
+    """Write a comparison as `lead compare` keeps it; losses: selector -> seed -> held-out loss."""
+    rows = []
+    for selector, found in losses.items():
+        shared = sorted(set(found) & set(losses["random"]))
+        pair = paired_difference(
+            [losses["random"][seed] for seed in shared], [found[seed] for seed in shared]
+        )
+        rows.append(
+            {
+                "selector": selector,
+                "seeds": sorted(found),
+                "loss": sum(found.values()) / len(found),
+                "spread": 0.01,
+                "versus": None if selector == "random" else asdict(pair),
+                "verdict": "",
+                "picked": {} if exchanged is None else {"exchanged": exchanged[selector]},
+                "tokens": {"training": 16_000.0},
+            }
+        )
+        for seed, loss in found.items():
+            cell = {"selector": selector, "seed": seed, "heldout": {"macro": loss}}
+            write_json(tmp_path / folder / f"cells/{selector}-seed{seed}.json", cell)
+    write_json(tmp_path / folder / "comparison.json", {"base_loss": base, "rows": rows})
+
+
+def test_confirming_pools_are_one_family_and_say_how_far_the_goals_are(tmp_path):
+    seeds = (200, 201, 202)
+    random = dict(zip(seeds, (1.3, 1.31, 1.32), strict=True))
+    confirming(
+        tmp_path,
+        "confirm-mixed/0a",
+        {
+            "random": random,
+            "informative": dict(zip(seeds, (1.2, 1.22, 1.21), strict=True)),
+            "stratified": {200: 1.29, 201: 1.30},
+        },
+        exchanged={"random": 0.12, "informative": 0.01, "stratified": 0.1},
+    )
+    confirming(
+        tmp_path,
+        "confirm-clean/0b",
+        {"random": random, "informative": dict(zip(seeds, (1.3, 1.32, 1.31), strict=True))},
+    )
+    clean, mixed = TABLES["confirmation"](tmp_path).splitlines()[2:4]
+    # Differences -0.1, -0.09, -0.11: t = -17.3 on 2 degrees, p = 0.0033; of two tests twice that.
+    assert mixed.startswith(
+        "| mixed, other dirt | 3 | 1.500 | 1.310 | **1.210** | -0.100 [-0.125, -0.075] | 0.007 | 1.53 |"
+    )
+    assert mixed.endswith("| 1.295 (2) |  |  |  | 1% / 12% | 16,000 / 16,000 |")
+    assert clean.startswith("| clean, balanced | 3 | 1.500 | 1.310 | **1.310** | +0.000 [")
+    assert "| 1.000 | 1.00 |" in clean
+    goals = TABLES["confirmation-goals"](tmp_path).splitlines()[2:4]
+    # wanted: 1.5 - 1.25 (1.5 - random) = 1.25, 1.2625, 1.275; reached by 0.05, 0.0425, 0.065
+    assert goals[1] == (
+        "| mixed, other dirt | 3 | +0.053 [+0.024, +0.081] | +0.085 [+0.021, +0.149] |"
+    )
+
+
+def test_a_pool_without_the_proposed_rule_or_with_one_seed_is_told_as_it_is(tmp_path):
+    assert TABLES["confirmation"](tmp_path) == "No confirming comparison is kept yet."
+    confirming(tmp_path, "confirm-clean/0b", {"random": {200: 1.3}})
+    assert TABLES["confirmation"](tmp_path) == "No confirming comparison is kept yet."
+    confirming(tmp_path, "confirm-clean/0b", {"random": {200: 1.3}, "informative": {200: 1.2}})
+    assert "| -0.100 |  | 1.50 |" in TABLES["confirmation"](tmp_path)
+    confirming(tmp_path, "confirm-clean/0c", {"random": {200: 1.3}})
+    with pytest.raises(LeadError, match=r"confirm-clean/\* holds 2 comparisons, expected one"):
+        TABLES["confirmation"](tmp_path)
