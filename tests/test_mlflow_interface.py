@@ -1,0 +1,130 @@
+"""Our runs in MLflow's own web interface: real runs, its real server, a real browser."""
+
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from test_stages import call, make_workspace
+from test_tracking import client_of, mlflow_server
+
+from lead_core.params import override
+from lead_core.storage import read_json, sha256_file
+from lead_core.tracking import open_run, resolve_settings, share_view
+from lead_core.tracking_view import COLUMNS, view_address
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="neither Chromium nor Chrome is on the PATH"),
+]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Where the server is and lists our runs, and the ids of experiment, training and a child run."""
+
+    server: str
+    runs: str
+    experiment: str
+    training: str
+    child: str
+
+    def run(self, run_id: str) -> str:
+        """Return the address of a run's page."""
+        return f"{self.server}/#/experiments/{self.experiment}/runs/{run_id}"
+
+
+@pytest.fixture(scope="module")
+def interface(tmp_path_factory):
+    """The pipeline on the tiny model, a champion, and a comparison of two selectors, all recorded."""
+    folder = make_workspace(tmp_path_factory.mktemp("interface") / "workspace")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = f"http://127.0.0.1:{port}"
+    params = folder / "params.yaml"
+    changed = [f"tracking.uri={server}", "compare.selectors=[random, lead]", "compare.seeds=[0]"]
+    params.write_text(yaml.safe_dump(override(yaml.safe_load(params.read_text()), changed)))
+    with mlflow_server(resolve_settings(folder, "sqlite:///served.db", "lead"), port):
+        call(folder, "lead", "lock")
+        call(folder, "dvc", "repro")
+        settings = resolve_settings(folder, server, "lead")
+        train = folder / "artifacts/train/manifest.json"
+        key = {"lead.train_hash": sha256_file(train)}
+        with open_run(settings, name="evaluate", key=key, tags={}, params={}) as run:
+            model = read_json(train, made_by="dvc repro")["model_sha256"]
+            run.offer_champion("night", folder / "artifacts/eval/heldout.parquet", model)
+        call(folder, "lead", "compare")
+        experiment = share_view(settings)
+        client = client_of(settings)
+        version = client.get_model_version_by_alias("night", "champion")
+        (child,) = client.search_runs([experiment], "attributes.run_name = 'random-seed0'")
+        yield Interface(
+            server,
+            view_address(server, experiment),
+            experiment,
+            version.run_id,
+            child.info.run_id,
+        )
+
+
+def shown(url: str, profile: Path) -> str:
+    """Return the page behind `url` as a browser has drawn it after a minute of the page's own time.
+
+    The window is large since what lies outside of it is not drawn.
+    """
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
+    options += ["--window-size=2600,7000", "--virtual-time-budget=60000", "--dump-dom", url]
+    done = subprocess.run([str(BROWSER), *options], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_runs_are_listed_with_the_columns_that_matter(interface, tmp_path):
+    page = shown(interface.runs, tmp_path)
+    for column in COLUMNS:
+        assert f">{column.partition('`')[2][:-1]}<" in page
+    assert ">lead-seed0<" in page
+
+
+def test_the_trainings_of_a_comparison_lie_under_its_run(interface, tmp_path):
+    page = shown(interface.runs, tmp_path / "list")
+    assert ">comparison of 2 selectors<" in page
+    assert ">random-seed0<" not in page, "its run is folded"
+    page = shown(interface.run(interface.child), tmp_path / "run")
+    assert "random-seed0" in page
+    assert "comparison of 2 selectors" in page
+
+
+def test_the_figures_of_the_rounds_are_charts(interface, tmp_path):
+    page = shown(f"{interface.run(interface.training)}/model-metrics", tmp_path)
+    assert page.count("js-plotly-plot") > 20
+    assert "round/arm_probability" in page
+    for chart in ("reward", "utility_before", "utility_after", "distinct"):
+        assert f">{chart}<" in page
+
+
+def test_a_run_names_its_data_sets_and_its_registered_adapter(interface, tmp_path):
+    page = shown(interface.run(interface.training), tmp_path)
+    for text in ("lead.train_hash", "pool (", "night"):
+        assert text in page
+
+
+def test_the_selected_subset_is_a_table(interface, tmp_path):
+    page = shown(f"{interface.run(interface.training)}/artifacts/selection.json", tmp_path)
+    assert "View as table" in page
+    for column in ("round", "id", "difficulty", "task", "utility_before", "utility_after"):
+        assert f">{column}<" in page
+
+
+def test_the_registered_model_shows_which_version_is_champion(interface, tmp_path):
+    page = shown(f"{interface.server}/#/models/night", tmp_path)
+    assert "Version 1" in page
+    assert "champion" in page
