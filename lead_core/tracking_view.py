@@ -10,12 +10,10 @@ import json
 
 VIEW = "lead"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
-OWN_COLUMNS = (
-    "1",
-    "attributes.`Run Name`",
-    "runDateAndNestInfo",
-)  # check box, name, date: stay first
-COLUMNS = {  # width in pixels: at its default, metrics of one task look alike
+# The interface's names for check box, name and date of a run, which stay in front of ours.
+OWN_COLUMNS = ("1", "attributes.`Run Name`", "runDateAndNestInfo")
+# With a width in pixels: at the default one, all metrics of a task look alike.
+COLUMNS = {
     "params.`select.selector`": 120,
     "params.`seed`": 60,
     "metrics.`eval/lead_heldout/loss`": 180,
