@@ -54,7 +54,7 @@ def interface(tmp_path_factory):
     params.write_text(yaml.safe_dump(override(yaml.safe_load(params.read_text()), changed)))
     with mlflow_server(resolve_settings(folder, "sqlite:///served.db", "lead"), port):
         call(folder, "lead", "lock")
-        call(folder, "dvc", "repro")
+        call(folder, "dvc", "repro", "evaluate")
         settings = resolve_settings(folder, server, "lead")
         train = folder / "artifacts/train/manifest.json"
         key = {"lead.train_hash": sha256_file(train)}
