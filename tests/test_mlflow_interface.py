@@ -28,13 +28,12 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Interface:
-    """Where the server is and lists our runs, and the ids of experiment, training and a child run."""
+    """A workspace, the server that records it, and the ids of its experiment and its training."""
 
+    workspace: Path
     server: str
-    runs: str
     experiment: str
     training: str
-    child: str
 
     def run(self, run_id: str) -> str:
         """Return the address of a run's page."""
@@ -43,7 +42,7 @@ class Interface:
 
 @pytest.fixture(scope="module")
 def interface(tmp_path_factory):
-    """The pipeline on the tiny model, a champion, and a comparison of two selectors, all recorded."""
+    """The pipeline on the tiny model, recorded by a server, with its adapter as champion."""
     folder = make_workspace(tmp_path_factory.mktemp("interface") / "workspace")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -61,18 +60,8 @@ def interface(tmp_path_factory):
         with open_run(settings, name="evaluate", key=key, tags={}, params={}) as run:
             model = read_json(train, made_by="dvc repro")["model_sha256"]
             run.offer_champion("night", folder / "artifacts/eval/heldout.parquet", model)
-        call(folder, "lead", "compare")
-        experiment = share_view(settings)
-        client = client_of(settings)
-        version = client.get_model_version_by_alias("night", "champion")
-        (child,) = client.search_runs([experiment], "attributes.run_name = 'random-seed0'")
-        yield Interface(
-            server,
-            view_address(server, experiment),
-            experiment,
-            version.run_id,
-            child.info.run_id,
-        )
+        version = client_of(settings).get_model_version_by_alias("night", "champion")
+        yield Interface(folder, server, share_view(settings), version.run_id)
 
 
 def shown(url: str, profile: Path) -> str:
@@ -88,27 +77,10 @@ def shown(url: str, profile: Path) -> str:
 
 
 def test_runs_are_listed_with_the_columns_that_matter(interface, tmp_path):
-    page = shown(interface.runs, tmp_path)
+    page = shown(view_address(interface.server, interface.experiment), tmp_path)
     for column in COLUMNS:
         assert f">{column.partition('`')[2][:-1]}<" in page
     assert ">lead-seed0<" in page
-
-
-def test_the_trainings_of_a_comparison_lie_under_its_run(interface, tmp_path):
-    page = shown(interface.runs, tmp_path / "list")
-    assert ">comparison of 2 selectors<" in page
-    assert ">random-seed0<" not in page, "its run is folded"
-    page = shown(interface.run(interface.child), tmp_path / "run")
-    assert "random-seed0" in page
-    assert "comparison of 2 selectors" in page
-
-
-def test_the_figures_of_the_rounds_are_charts(interface, tmp_path):
-    page = shown(f"{interface.run(interface.training)}/model-metrics", tmp_path)
-    assert page.count("js-plotly-plot") > 20
-    assert "round/arm_probability" in page
-    for chart in ("reward", "utility_before", "utility_after", "distinct"):
-        assert f">{chart}<" in page
 
 
 def test_a_run_names_its_data_sets_and_its_registered_adapter(interface, tmp_path):
@@ -128,3 +100,23 @@ def test_the_registered_model_shows_which_version_is_champion(interface, tmp_pat
     page = shown(f"{interface.server}/#/models/night", tmp_path)
     assert "Version 1" in page
     assert "champion" in page
+
+
+def test_the_figures_of_the_rounds_are_charts(interface, tmp_path):
+    page = shown(f"{interface.run(interface.training)}/model-metrics", tmp_path)
+    assert page.count("js-plotly-plot") > 20
+    assert "round/arm_probability" in page
+    for chart in ("reward", "utility_before", "utility_after", "distinct"):
+        assert f">{chart}<" in page
+
+
+def test_the_trainings_of_a_comparison_lie_under_its_run(interface, tmp_path):
+    call(interface.workspace, "lead", "compare")
+    page = shown(view_address(interface.server, interface.experiment), tmp_path / "list")
+    assert ">comparison of 2 selectors<" in page
+    assert ">random-seed0<" not in page, "its run is folded"
+    client = client_of(resolve_settings(interface.workspace, interface.server, "lead"))
+    (child,) = client.search_runs([interface.experiment], "attributes.run_name = 'random-seed0'")
+    page = shown(interface.run(child.info.run_id), tmp_path / "run")
+    assert "random-seed0" in page
+    assert "comparison of 2 selectors" in page
