@@ -64,13 +64,13 @@ def interface(tmp_path_factory):
         yield Interface(folder, server, share_view(settings), version.run_id)
 
 
-def shown(url: str, profile: Path) -> str:
+def shown(url: str, profile: Path, height: int = 1500) -> str:
     """Return the page behind `url` as a browser has drawn it after a minute of the page's own time.
 
-    The window is large since what lies outside of it is not drawn.
+    height: of the window, in pixels; what lies outside of it may not be drawn.
     """
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
-    options += ["--window-size=2600,7000", "--virtual-time-budget=60000", "--dump-dom", url]
+    options += [f"--window-size=2600,{height}", "--virtual-time-budget=60000", "--dump-dom", url]
     done = subprocess.run([str(BROWSER), *options], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -105,7 +105,7 @@ def test_the_registered_model_shows_which_version_is_champion(interface, tmp_pat
 
 
 def test_the_figures_of_the_rounds_are_charts(interface, tmp_path):
-    page = shown(f"{interface.run(interface.training)}/model-metrics", tmp_path)
+    page = shown(f"{interface.run(interface.training)}/model-metrics", tmp_path, height=7000)
     assert page.count("js-plotly-plot") > 20
     assert "round/arm_probability" in page
     for chart in ("reward", "utility_before", "utility_after", "distinct"):
