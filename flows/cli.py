@@ -86,7 +86,7 @@ def main() -> None:
     from flows.reproduce import StageError
 
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+        sys.exit(app(sys.argv[1:] or ["--help"], prog_name="lead", standalone_mode=False))
     except typer.TyperException as error:  # else it comes as a box
         _fail(_usage_line(error), error.exit_code)
     except StageError as error:  # its log has been on the screen already
@@ -307,12 +307,14 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
     from flows.process import run_server
     from flows.workspace import find_workspace
     from lead_core.params import load_params
-    from lead_core.tracking import resolve_settings
+    from lead_core.tracking import resolve_settings, share_view
     from lead_core.tracking_names import redact
+    from lead_core.tracking_view import view_address
 
     workspace = find_workspace(Path.cwd())
     tracking = load_params(workspace / "params.yaml").tracking
-    uri = resolve_settings(workspace, tracking.uri, tracking.experiment).uri
+    settings = resolve_settings(workspace, tracking.uri, tracking.experiment)
+    uri = settings.uri
     if uri.startswith("http"):
         print(f"The runs are recorded on a server that has its own interface: {redact(uri)}")
         return
@@ -323,6 +325,8 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
         "MLFLOW_BACKEND_STORE_URI": uri,  # not on the command line: it may hold a password
     }
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    runs = view_address(f"http://127.0.0.1:{port}", share_view(settings))
+    print(f"The runs, once the server has started: {runs}", flush=True)
     code = run_server(
         [sys.executable, "-m", "mlflow", "ui", *options], cwd=workspace, environment=environment
     )

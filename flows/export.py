@@ -88,7 +88,7 @@ def _champions_training(workspace: Path, scratch: Path) -> tuple[str, FinishedTr
     if tracking.champion is None:
         raise LeadError(
             "params.yaml: tracking.champion must name the registered model whose champion to export, "
-            "got null; `lead run --set tracking.champion=NAME` makes the first one"
+            "got null; `lead run evaluate --force --set tracking.champion=NAME` makes the first one"
         )
     settings = resolve_settings(workspace, tracking.uri, tracking.experiment)
     champion = fetch_champion(settings, tracking.champion, scratch)

@@ -29,6 +29,7 @@ from lead_core.tracking_names import first_line, flatten_params, legal_tags, red
 from lead_core.tracking_outbox import Event, Outbox, Sent, list_outboxes
 from lead_core.tracking_process import ending_after, is_alive, origin_tags, sigterm_as_exit
 from lead_core.tracking_run import TrackedRun
+from lead_core.tracking_view import VIEW_TAG, view_state
 
 HTTP_TIMEOUT_SECONDS = 5
 TABLES_TIMEOUT_SECONDS = 120  # for another process that creates them
@@ -160,13 +161,27 @@ def fetch_champion(settings: TrackingSettings, name: str, folder: Path) -> Champ
 
     Files and errors as in `download_champion`; LeadError when MLflow cannot be used, too.
     """
+    with _failing_in_one_line(settings):
+        return download_champion(_connect(settings).client, settings.uri, name, folder)
+
+
+def share_view(settings: TrackingSettings) -> str:
+    """Give the experiment the view of `tracking_view`; return its id. LeadError without MLflow."""
+    with _failing_in_one_line(settings):
+        store = _connect(settings)
+        store.client.set_experiment_tag(store.experiment_id, VIEW_TAG, view_state())
+        return store.experiment_id
+
+
+@contextlib.contextmanager
+def _failing_in_one_line(settings: TrackingSettings) -> Iterator[None]:
+    """Turn whatever MLflow or a library below it raises into one line for the user."""
     try:
         with _quiet_libraries():
-            client = _connect(settings).client
-            return download_champion(client, settings.uri, name, folder)
+            yield
     except LeadError:
         raise
-    except Exception as error:  # of any library below MLflow
+    except Exception as error:
         raise LeadError(
             f"MLflow at {redact(settings.uri)} cannot be used ({first_line(error)}); "
             "try again when it is there, or see tracking.uri in params.yaml"
@@ -362,6 +377,7 @@ def _quiet_libraries() -> Iterator[None]:
     for the sake of a slow one stays.
     """
     os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(HTTP_TIMEOUT_SECONDS))

@@ -106,11 +106,11 @@ def test_the_help_of_every_command_ends_in_an_example_as_it_would_be_typed(call)
         ("doctor", "lead doctor: missing argument 'FILE...' (see `lead doctor --help`)"),
         (
             "gc everything",
-            "lead gc: got unexpected extra argument (everything) (see `lead gc --help`)",
+            "lead gc: got unexpected extra argument(s) (everything) (see `lead gc --help`)",
         ),
         (
             "compare --jobs 0",
-            "lead compare: invalid value for '--jobs': 0 is not in the range x>=1. "
+            "lead compare: invalid value for '--jobs': Input should be greater than or equal to 1 "
             "(see `lead compare --help`)",
         ),
     ],
