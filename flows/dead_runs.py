@@ -38,10 +38,8 @@ def close_dead_runs(workspace: Path, suspects: frozenset[UUID]) -> frozenset[UUI
                 if run.parameters.get("workspace") == str(workspace)
             }
             if found:
-                with hold_workspace(
-                    workspace
-                ):  # for a moment: a run that starts now must not meet us
-                    pass
+                with hold_workspace(workspace):
+                    pass  # free; and not kept, for a run that starts now must not be refused
             for run_id in found & suspects:
                 client.set_flow_run_state(
                     run_id, Crashed(message="its process was gone before the run had ended")

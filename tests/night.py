@@ -256,7 +256,7 @@ def main() -> int:
     night.mlflow.start()
     make_workspace(night.workspace)
     call(night.workspace, "lead", "lock")
-    call(night.workspace, "dvc", "repro")
+    call(night.workspace, "dvc", "repro", seconds=REST_SECONDS)
     night.began = time.monotonic()
     origin = git_origin(ROOT) | {
         "command": shlex.join(["python", "tests/night.py", *sys.argv[1:-1]]),

@@ -16,6 +16,7 @@ from lead_core.storage import sha256_file
 if TYPE_CHECKING:
     from night import Night
 
+PATIENCE_SECONDS = 1800.0
 ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -151,7 +152,7 @@ def _is_undisturbed(night: Night) -> bool:
     calm = make_workspace(night.folder / "calm")
     shutil.copy(night.workspace / "params.yaml", calm)
     call(calm, "lead", "lock")
-    call(calm, "dvc", "repro")
+    call(calm, "dvc", "repro", seconds=PATIENCE_SECONDS)  # others may be at work on this machine
     same = hashes(calm / "artifacts") == hashes(night.workspace / "artifacts")
     params = [
         yaml.safe_load((each / "params.yaml").read_text()) for each in (calm, night.workspace)
