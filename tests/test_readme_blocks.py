@@ -18,7 +18,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```bash\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
 
 # Hours of computing. Their options are checked all the same: Typer reads a line before it helps.
-TOO_LONG = ("lead compare --preset reference", "lead fidelity --rounds 12")
+TOO_LONG = (
+    "lead compare --preset reference",
+    "lead compare --preset confirm-mixed",
+    "lead fidelity --rounds 12",
+)
 # What cannot be done as printed, and what is done in its place.
 INSTEAD = {
     "make test\n": "",  # of which this is a part
