@@ -278,6 +278,7 @@ def main() -> int:
     if account.problems:
         print(f"logs: {folder / 'logs'}")
         return 1
+    subprocess.run(["umount", str(night.workspace)])
     shutil.rmtree(folder, ignore_errors=True)
     return 0
 
