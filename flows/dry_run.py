@@ -13,6 +13,7 @@ from lead_core.comparison.cells import planned_cells
 from lead_core.errors import LeadError
 from lead_core.params import DirtParams, Params, ScoreParams, SelectParams, TrainParams
 from lead_core.resolution import Resolved, resolve_model_name, resolve_source
+from lead_core.selectors import get_selector
 
 if TYPE_CHECKING:
     from lead_core.evaluation_index import ResolvedTask
@@ -96,12 +97,13 @@ def _settings(params: Params) -> Iterator[tuple[str, str]]:
     yield "score", _score_text(params.score)
     yield "cluster", f"{params.cluster.difficulty_clusters} difficulty clusters"
     yield "select", _select_text(params.select)
-    yield (
-        "",
-        f"EXP3 with exploration {bandit.exploration:g} and step size {bandit.step_size:g}; "
-        f"utility: smoothing {utility.smoothing:g}, loss change {utility.loss_change} "
-        f"({utility.round_loss_change}), drift {utility.drift}",
-    )
+    if get_selector(params.select.selector).reads_utilities:
+        yield (
+            "",
+            f"EXP3 with exploration {bandit.exploration:g} and step size {bandit.step_size:g}; "
+            f"utility: smoothing {utility.smoothing:g}, loss change {utility.loss_change} "
+            f"({utility.round_loss_change}), drift {utility.drift}",
+        )
     yield from (("train" if not i else "", text) for i, text in enumerate(_train(params.train)))
     yield "", f"precision {params.runtime.precision}, device {params.runtime.device}"
 

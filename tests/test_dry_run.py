@@ -36,7 +36,10 @@ def test_the_shipped_parameters_are_told_line_by_line():
             ["select.budget_fraction=null", "select.budget_samples=160"],
             "160 distinct samples, visits per sample 1;",
         ),
-        (["select.budget_fraction=0.05"], "lead: 5 % of the pool as distinct samples, visits per"),
+        (
+            ["select.budget_fraction=0.05"],
+            "informative: 5 % of the pool as distinct samples, visits per",
+        ),
         (
             ["select.max_rounds=12"],
             "; at most 12 rounds, 1.5 % of a cluster per round (at least one",

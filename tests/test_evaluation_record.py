@@ -71,7 +71,7 @@ def test_the_command_keeps_the_run_of_this_folder_under_its_selectors_name(
     layout, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(layout.pool.parents[1])
-    text = (ROOT / "params.yaml").read_text().replace("selector: lead", "selector: random")
+    text = (ROOT / "params.yaml").read_text().replace("selector: informative", "selector: random")
     Path("params.yaml").write_text(text)
     parts = {"schema": 1, "sources": [], "model": {}, "benchmarks": [], "evaluation": []}
     Path("sources.lock.json").write_text(json.dumps(parts))

@@ -27,6 +27,7 @@ READING, LOOP, CHECKPOINTS, TRAINER = re.findall(
 )
 RATE = 5e-3
 SETTINGS = LeadSettings(
+    selector="lead",
     effective_batch=4,
     budget_samples=24,
     visits_per_budget=1.25,
@@ -81,7 +82,7 @@ def assert_same_decisions(sampler, reports, last):
     )
 
 
-@pytest.mark.parametrize("selector", ["lead", "stratified"])
+@pytest.mark.parametrize("selector", ["informative", "lead", "stratified"])
 def test_the_pages_pytorch_loop_decides_as_the_pipeline_does(tmp_path, selector):
     settings = replace(SETTINGS, selector=selector)
     loop, reports, last = pipeline(tmp_path, settings)

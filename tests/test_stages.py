@@ -375,8 +375,8 @@ def test_training_and_evaluation_share_one_mlflow_run_with_what_people_compare(w
     client, runs = runs_of(workspace)
     assert len(runs) == 1
     run = runs[0]
-    assert run.info.run_name == "lead-seed0"
-    assert run.data.params["select.selector"] == "lead"
+    assert run.info.run_name == "informative-seed0"
+    assert run.data.params["select.selector"] == "informative"
     assert run.data.params["train.lora.rank"] == "2"
     assert {"lead.selector", "lead.seed", "lead.pool_hash", "lead.train_hash"} <= set(run.data.tags)
     assert run.data.tags["lead.stage"] == "train"
@@ -517,36 +517,36 @@ def test_an_adapter_recorded_in_mlflow_loads_and_answers(workspace):
 
 
 def test_a_comparison_computes_each_cell_once_and_agrees_with_the_pipeline(workspace, copy):
-    """`lead` with seed 0 is the pipeline's own training too, evaluated there by lm-eval."""
+    """`informative` with seed 0 is the pipeline's own training too, evaluated there by lm-eval."""
     options = ["compare", "--jobs", "2"]
-    options += ["--set", "compare.selectors=[random, lead]", "--set", "compare.seeds=[0]"]
+    options += ["--set", "compare.selectors=[random, informative]", "--set", "compare.seeds=[0]"]
     first = call(copy, "lead", *options)
-    assert "| `lead` | 1 |" in first
+    assert "| `informative` | 1 |" in first
     assert "| `random` | 1 |" in first
     assert "2 of 2 cells to compute" in first
-    cell_file = next((copy / "artifacts/compare").glob("*/cells/lead-seed0.*.json"))
+    cell_file = next((copy / "artifacts/compare").glob("*/cells/informative-seed0.*.json"))
     cell = json.loads(cell_file.read_text())
     kept = hashes(cell_file.parent)
     assert cell["origin"]["seconds"]["training"] > 0
     page = (cell_file.parents[1] / "comparison.html").read_text(encoding="utf-8")
-    assert '<th scope="row">lead</th>' in page and str(copy) not in page
+    assert '<th scope="row">informative</th>' in page and str(copy) not in page
     evaluated = json.loads((workspace / "artifacts/eval/results.json").read_text())
     tuned = evaluated["tasks"]["lead_heldout"]["tuned"]["loss_macro"]
     assert cell["heldout"]["macro"] == pytest.approx(tuned, abs=1e-6)
     trained = hashes(workspace / "artifacts/train")
-    in_cell = hashes(copy / "artifacts/compare/lead-seed0/train")
+    in_cell = hashes(copy / "artifacts/compare/informative-seed0/train")
     assert in_cell["selection.parquet"] == trained["selection.parquet"]
     assert (
         in_cell["adapter/adapter_model.safetensors"] == trained["adapter/adapter_model.safetensors"]
     )
     assert cell["ledger"]["selection"]["sequences"] == 0
     assert "compare.seeds: [0, 1, 2] -> [0]" in first
-    assert yaml.safe_load((copy / "params.yaml").read_text())["select"]["selector"] == "lead"
+    assert yaml.safe_load((copy / "params.yaml").read_text())["select"]["selector"] == "informative"
     _, runs = runs_of(copy)
     parents = [run for run in runs if run.data.tags.get("lead.stage") == "compare"]
     assert len(parents) == 1
     children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
-    assert {run.data.params["select.selector"] for run in children} == {"random", "lead"}
+    assert {run.data.params["select.selector"] for run in children} == {"random", "informative"}
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
     shutil.rmtree(copy / "artifacts/compare/random-seed0")
     again = call(copy, "lead", *options)
@@ -554,7 +554,7 @@ def test_a_comparison_computes_each_cell_once_and_agrees_with_the_pipeline(works
     assert hashes(cell_file.parent) == kept
     other = call(copy, "lead", *options, "--set", "train.learning_rate=0.002")
     assert "2 of 2 cells to compute" in other
-    assert "| `lead` | 1 |" in other
+    assert "| `informative` | 1 |" in other
     assert hashes(cell_file.parent) == kept
     assert len(list((copy / "artifacts/compare").glob("*/comparison.md"))) == 2
 
@@ -614,7 +614,7 @@ def test_the_champion_is_exported_as_it_was_trained_whatever_the_workspace_has_b
     shutil.rmtree(copy / "artifacts/train")
 
     out, said = exported("champion", champion=True)
-    assert said[0].startswith("champion night version 1 (MLflow run lead-seed0, ")
+    assert said[0].startswith("champion night version 1 (MLflow run informative-seed0, ")
     for folder in ("subset", "adapter"):
         assert hashes(out / folder) == hashes(own / folder)
 
