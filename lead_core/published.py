@@ -212,6 +212,15 @@ def confirmation(results: Path) -> str:
 
     Pools that were not run with it are left out. Raises LeadError for a pool with two comparisons.
     """
+    return _confirmation(results, beside=_BESIDE)
+
+
+def confirmation_short(results: Path) -> str:
+    """Return `confirmation` without the other selectors."""
+    return _confirmation(results, beside=())
+
+
+def _confirmation(results: Path, *, beside: Sequence[str]) -> str:
     tables = {pool: _confirming(results, pattern) for pool, pattern in _POOLS.items()}
     found = {pool: table for pool, table in tables.items() if table and PROPOSED in table["rows"]}
     if not found:
@@ -230,17 +239,17 @@ def confirmation(results: Path) -> str:
         "minus `random`, paired 95 %": "---",
         "p (Holm)": "---:",
         "gain, times `random`'s": "---:",
-        **{f"`{name}`": "---:" for name in _BESIDE},
+        **{f"`{name}`": "---:" for name in beside},
         f"wrong responses picked, `{PROPOSED}` / `random`": "---:",
         f"tokens, `{PROPOSED}` / `random`": "---:",
     }
     lines = [
-        _confirming_row(pool, table, pairs[pool], corrected.get(pool))
+        _confirming_row(pool, table, pairs[pool], corrected.get(pool), beside)
         for pool, table in found.items()
     ]
     return _table(heads, lines) + (
-        "\n\nHeld-out loss in nats per response token, macro average over sources; means over seeds, "
-        "in brackets their number where it is another."
+        "\n\nHeld-out loss in nats per response token, macro average over sources; means over seeds"
+        + (", in brackets their number where it is another." if beside else ".")
     )
 
 
@@ -305,14 +314,18 @@ def _confirming(results: Path, pattern: str) -> dict[str, Any] | None:
 
 
 def _confirming_row(
-    pool: str, table: Mapping[str, Any], pair: PairedDifference, p: float | None
+    pool: str,
+    table: Mapping[str, Any],
+    pair: PairedDifference,
+    p: float | None,
+    beside: Sequence[str],
 ) -> list[str]:
     rows, base = table["rows"], table["base_loss"]
-    beside = []
-    for name in _BESIDE:
+    others = []
+    for name in beside:
         row = rows.get(name)
         seeds = "" if row is None or len(row["seeds"]) == pair.n else f" ({len(row['seeds'])})"
-        beside.append("" if row is None else f"{row['loss']:.3f}{seeds}")
+        others.append("" if row is None else f"{row['loss']:.3f}{seeds}")
     both = rows[PROPOSED], rows["random"]
     wrong = [_wrong(row["picked"]) for row in both]
     gain = base - pair.base
@@ -325,7 +338,7 @@ def _confirming_row(
         _result(rows[PROPOSED])[3],
         "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
         f"{(base - pair.tuned) / gain:.2f}" if gain > 0 else "",
-        *beside,
+        *others,
         " / ".join(f"{sum(shares.values()):.0%}" for shares in wrong if shares),
         " / ".join(f"{row['tokens']['training']:,.0f}" for row in both),
     ]
@@ -387,6 +400,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "fidelity": fidelity,
     "benchmarks": benchmarks,
     "confirmation": confirmation,
+    "confirmation-short": confirmation_short,
     "confirmation-goals": confirmation_goals,
 }
 
