@@ -20,7 +20,7 @@ BLOCKS = re.findall(r"^```bash\n(.*?)^```$", README, flags=re.MULTILINE | re.DOT
 # Hours of computing. Their options are checked all the same: Typer reads a line before it helps.
 TOO_LONG = (
     "lead compare --preset reference",
-    "lead compare --preset confirm-mixed",
+    "lead compare --preset confirm-clean",
     "lead fidelity --rounds 12",
 )
 # What cannot be done as printed, and what is done in its place.
