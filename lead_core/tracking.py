@@ -17,19 +17,21 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
 
 from lead_core.errors import LeadError
 from lead_core.storage import sha256_file
 from lead_core.tracking_champion import PROMOTION_TAG, Verdict, promote
-from lead_core.tracking_download import Champion, download_champion
 from lead_core.tracking_names import first_line, flatten_params, legal_tags, redact
 from lead_core.tracking_outbox import Event, Outbox, Sent, list_outboxes
 from lead_core.tracking_process import ending_after, is_alive, origin_tags, sigterm_as_exit
 from lead_core.tracking_run import TrackedRun
 from lead_core.tracking_view import VIEW_TAG, view_state
+
+if TYPE_CHECKING:
+    from lead_core.tracking_download import Champion
 
 HTTP_TIMEOUT_SECONDS = 5
 TABLES_TIMEOUT_SECONDS = 120  # for another process that creates them
@@ -162,6 +164,8 @@ def fetch_champion(settings: TrackingSettings, name: str, folder: Path) -> Champ
     Files and errors as in `download_champion`; LeadError when MLflow cannot be used, too.
     """
     with _failing_in_one_line(settings):
+        from lead_core.tracking_download import download_champion  # with pandas
+
         return download_champion(_connect(settings).client, settings.uri, name, folder)
 
 

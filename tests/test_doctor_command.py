@@ -79,7 +79,7 @@ def test_problems_are_exit_code_one_until_they_are_tolerated(folder, doctor):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "Missing argument 'FILE...'"),
+        ((), "missing argument 'FILE...'"),
         (("good.jsonl", "--max-rejected", "2"), "less than or equal to 1"),
         (("good.jsonl", "nope.jsonl"), "error: nope.jsonl: no such file (looked in "),
         (("nope/*.json",), "error: nope/*.json: no file matches (looked in "),
