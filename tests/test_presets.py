@@ -67,7 +67,7 @@ def test_every_preset_is_applied_whole_and_keeps_the_comments(workspace, name):
     assert all(line in path.read_text().splitlines() for line in comments)
 
 
-@pytest.mark.parametrize(("before", "name"), pairwise([*SHIPPED, SHIPPED[0]]))
+@pytest.mark.parametrize(("before", "name"), list(pairwise([*SHIPPED, SHIPPED[0]])))
 def test_a_preset_gives_the_same_parameters_whatever_preset_came_before(workspace, before, name):
     path = workspace / "params.yaml"
     edit_params(path, preset_overrides(workspace, before))
