@@ -200,6 +200,7 @@ def test_a_dry_run_as_json_is_the_same_plan_or_the_settings_in_force(call, works
     assert json.loads(out)["params"]["train"]["lora"]["rank"] == 5
 
 
+@pytest.mark.usefixtures("workspace")
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_a_dry_run_shows_the_plan_and_refuses_what_cannot_fit(call, monkeypatch, form):
     too_much = preflight.Estimate(0.0, 1 << 60, None, ())
