@@ -17,7 +17,7 @@ import pandas as pd
 
 from flows.stages.train import TrainInputs, build_loop, read_inputs
 from lead_core.artifacts import Layout
-from lead_core.comparison.identity import TRAINED, is_choice
+from lead_core.comparison.identity import TRAINED, deciding
 from lead_core.errors import LeadError
 from lead_core.fidelity import Estimator, estimators_for
 from lead_core.fidelity_plot import fidelity_plot
@@ -111,15 +111,7 @@ def measure_fidelity(workspace: Path, plan: FidelityPlan) -> list[str]:
 def deciding_params(params: Params) -> dict[str, Any]:
     """Return the parameters that decide a result; no probed step may be skipped, whatever the limit."""
     values = params.model_dump(mode="json", exclude={"train": {"max_skipped_steps"}})
-    chosen = {
-        section: {
-            key: value
-            for key, value in values[section].items()
-            if is_choice(f"{section}.{key}", value)
-        }
-        for section in TRAINED
-    }
-    return {"seed": values["seed"], **chosen}
+    return {"seed": values["seed"], **deciding(values, TRAINED, neutral=frozenset())}
 
 
 def configured_estimator(params: Params) -> Estimator:

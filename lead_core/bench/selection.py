@@ -42,8 +42,6 @@ SETTINGS = SelectionSettings(
     cluster_size_power=0.5,
 )
 BUDGET_FRACTION = 0.025
-
-
 SELECTORS = ("lead", "informative")
 
 

@@ -63,18 +63,16 @@ def rule_id(selector: Selector, effective: Settings) -> str:
     return sha256_json({**own, **fixed})[:16]
 
 
-def is_choice(name: str, value: Any) -> bool:
-    """Whether a parameter's `value` differs from what was done before there was a choice."""
-    return name not in ADDED_LATER or bool(ADDED_LATER[name] != value)
-
-
-def deciding(settings: Settings, sections: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Return the parameters of `sections` that decide a cell's numbers."""
+def deciding(
+    settings: Settings, sections: tuple[str, ...], *, neutral: frozenset[str] = NEUTRAL
+) -> dict[str, dict[str, Any]]:
+    """Return the parameters of `sections` that decide numbers, a cell's unless `neutral` are others."""
     return {
         name: {
             key: value
             for key, value in settings[name].items()
-            if f"{name}.{key}" not in NEUTRAL and is_choice(f"{name}.{key}", value)
+            if (full := f"{name}.{key}") not in neutral
+            and (full not in ADDED_LATER or ADDED_LATER[full] != value)
         }
         for name in sections
     }

@@ -68,6 +68,23 @@ def eligible_members(
     return members[_in_range(state, eligible, members)]
 
 
+def draw_members(
+    pool: PoolView,
+    state: SelectionState,
+    eligible: Eligible,
+    shares: IntArray,
+    rng: np.random.Generator,
+) -> IntArray:
+    """Draw `shares` [C] of each task cluster's `eligible` samples at random, cluster after cluster."""
+    chosen = [
+        rng.choice(
+            eligible_members(pool, state, eligible, cluster), int(shares[cluster]), replace=False
+        )
+        for cluster in np.flatnonzero(shares).tolist()
+    ]
+    return np.concatenate(chosen) if chosen else np.empty(0, dtype=np.int64)
+
+
 def contenders(
     pool: PoolView,
     state: SelectionState,

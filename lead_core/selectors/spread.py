@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lead_core.selectors.contract import (
-    IntArray,
     Picks,
     PoolView,
     Quota,
@@ -20,10 +19,9 @@ from lead_core.selectors.contract import (
     top_of_groups,
 )
 from lead_core.selectors.eligible import (
-    Eligible,
     contenders,
+    draw_members,
     eligible_counts,
-    eligible_members,
     eligible_samples,
     least_used,
 )
@@ -56,26 +54,11 @@ class Spread(Selector):
         n = cap(round_size(settings, total / max(pool.n_arms, 1)), total, quota)
         weights = pool.index.sizes.astype(np.float64) ** settings.cluster_size_power
         shares = draw_shares(expected_shares(weights, counts, n), rng)
-        drawn = np.flatnonzero(shares)
         if self.order is None:
-            return Picks(_at_random(pool, state, eligible, drawn, shares[drawn], rng))
-        order = self.order(pool)
-        found = contenders(pool, state, eligible, drawn, shares[drawn], order, still=True)
-        indices, groups = found
+            return Picks(draw_members(pool, state, eligible, shares, rng))
+        drawn = np.flatnonzero(shares)
+        indices, groups = contenders(
+            pool, state, eligible, drawn, shares[drawn], self.order(pool), still=True
+        )
         # They come in their order already: what comes earlier counts for more.
         return Picks(top_of_groups(-np.arange(len(indices)), indices, groups, shares[drawn]))
-
-
-def _at_random(
-    pool: PoolView,
-    state: SelectionState,
-    eligible: Eligible,
-    clusters: IntArray,
-    shares: IntArray,
-    rng: np.random.Generator,
-) -> IntArray:
-    chosen = [
-        rng.choice(eligible_members(pool, state, eligible, cluster), share, replace=False)
-        for cluster, share in zip(clusters.tolist(), shares.tolist(), strict=True)
-    ]
-    return np.concatenate(chosen) if chosen else np.empty(0, dtype=np.int64)

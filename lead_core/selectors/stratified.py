@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from lead_core.selectors.contract import IntArray, PoolView, SelectionState
-from lead_core.selectors.eligible import Eligible, eligible_counts, eligible_members
+from lead_core.selectors.eligible import Eligible, draw_members, eligible_counts
 from lead_core.selectors.shares import cut_line
 from lead_core.selectors.uniform_draw import UniformDraw
 
@@ -19,13 +19,7 @@ def _draw_from_every_cluster(
 ) -> IntArray:
     """Draw `n` of the `eligible`, split over their clusters."""
     shares = _proportional_shares(eligible_counts(pool, state, eligible), n, rng)
-    chosen = [
-        rng.choice(
-            eligible_members(pool, state, eligible, cluster), int(shares[cluster]), replace=False
-        )
-        for cluster in np.flatnonzero(shares).tolist()
-    ]
-    return np.concatenate(chosen) if chosen else np.empty(0, dtype=np.int64)
+    return draw_members(pool, state, eligible, shares, rng)
 
 
 def _proportional_shares(counts: IntArray, n: int, rng: np.random.Generator) -> IntArray:
