@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from lead_core.errors import LeadError
-from lead_core.published import COMPARISON, PAGES, TABLES, benchmarks, fill
+from lead_core.published.benchmarks import benchmarks
+from lead_core.published.comparison import COMPARISON
+from lead_core.published.pages import PAGES, TABLES, fill
 from lead_core.statistics import paired_difference
 from lead_core.storage import read_json, write_json
 
