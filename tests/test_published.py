@@ -6,6 +6,7 @@ import pytest
 
 from lead_core.errors import LeadError
 from lead_core.published.benchmarks import benchmarks
+from lead_core.published.budgets import budgets_picture
 from lead_core.published.comparison import COMPARISON
 from lead_core.published.pages import PAGES, TABLES, fill
 from lead_core.statistics import paired_difference
@@ -117,7 +118,7 @@ def test_before_a_run_is_kept_the_page_says_how_to_make_one(tmp_path):
     assert benchmarks(tmp_path) == "No run is kept yet: `make benchmarks DATA=FOLDER`."
 
 
-def confirming(tmp_path, folder, losses, *, base=1.5, exchanged=None):
+def confirming(tmp_path, folder, losses, *, base=1.5, exchanged=None, visits=160):
     """Write a comparison as `lead compare` keeps it; losses: selector -> seed -> held-out loss."""
     rows = []
     for selector, found in losses.items():
@@ -135,6 +136,7 @@ def confirming(tmp_path, folder, losses, *, base=1.5, exchanged=None):
                 "verdict": "",
                 "picked": {} if exchanged is None else {"exchanged": exchanged[selector]},
                 "tokens": {"training": 16_000.0},
+                "visits": [visits, visits],
             }
         )
         for seed, loss in found.items():
@@ -185,3 +187,49 @@ def test_a_pool_without_the_proposed_rule_or_with_one_seed_is_told_as_it_is(tmp_
     confirming(tmp_path, "confirm-clean/0c", {"random": {200: 1.3}})
     with pytest.raises(LeadError, match=r"confirm-clean/\* holds 2 comparisons, expected one"):
         TABLES["confirmation"](tmp_path)
+
+
+def test_budgets_stand_in_order_with_what_each_selector_reached(tmp_path):
+    assert TABLES["budgets"](tmp_path) == "No comparison of budgets is kept yet."
+    reached = {160: (1.3, 1.2), 50: (1.4, 1.4)}
+    for samples, (random, informative) in reached.items():
+        folder = "confirm-reference/0a" if samples == 160 else "budgets/0b"
+        seeds = {seed: 0.01 * seed for seed in (1, 2, 3)}
+        losses = {
+            "random": {seed: random + more for seed, more in seeds.items()},
+            "informative": {seed: informative + more for seed, more in seeds.items()},
+        }
+        if samples == 160:
+            losses["full"] = {1: 1.0}
+        confirming(tmp_path, folder, losses, visits=samples)
+    assert budgets_picture(tmp_path).startswith(b"\x89PNG")
+    few, many, _, note = TABLES["budgets"](tmp_path).splitlines()[2:]
+    assert few == (
+        "| 50 | 3 | 1.420 | 1.420 |  | +0.000 [+0.000, +0.000] | 1.00 | 16,000 / 16,000 |"
+    )
+    assert many.startswith("| 160 | 3 | 1.220 | 1.320 |  | -0.100 [-0.100, -0.100] | 1.56 |")
+    assert note.endswith("Base model 1.500, `full` (one epoch over the pool) 1.000.")
+
+
+def test_one_budget_makes_no_picture(tmp_path):
+    confirming(tmp_path, "budgets/0b", {"random": {1: 1.3}, "informative": {1: 1.2}})
+    assert budgets_picture(tmp_path) is None
+
+
+def test_each_selector_is_shown_at_each_learning_rate(tmp_path):
+    assert TABLES["learning-rates"](tmp_path) == "No comparison of learning rates is kept yet."
+    losses = {2e-4: {"random": 1.4, "lead": 1.5}, 1e-3: {"random": 1.3, "lead": 1.6}}
+    for rate, found in losses.items():
+        for selector, loss in found.items():
+            cell = {
+                "selector": selector,
+                "seed": 100,
+                "heldout": {"macro": loss},
+                "settings": {"train": {"learning_rate": rate}},
+            }
+            write_json(tmp_path / f"learning-rates/{rate}/cells/{selector}.json", cell)
+    head, _, random, lead, _, note = TABLES["learning-rates"](tmp_path).splitlines()
+    assert head == "| selector | 2e-4 | 1e-3 |"
+    assert random == "| `random` | 1.400 | **1.300** |"
+    assert lead == "| `lead` | **1.500** | 1.600 |"
+    assert note.startswith("Reference pool, seed 100;")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lead_core.errors import LeadError
 from lead_core.published.benchmarks import benchmarks
+from lead_core.published.budgets import PICTURE, budgets, budgets_picture
 from lead_core.published.comparison import comparison_cost, comparison_picks
 from lead_core.published.confirmation import (
     confirmation,
@@ -18,7 +19,8 @@ from lead_core.published.confirmation import (
     confirmation_short,
 )
 from lead_core.published.fidelity import fidelity
-from lead_core.storage import write_text
+from lead_core.published.learning_rates import learning_rates
+from lead_core.storage import write_bytes, write_text
 
 PAGES = ("README.md", "docs/informative.md", "docs/results.md")
 TABLES: dict[str, Callable[[Path], str]] = {
@@ -29,6 +31,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "confirmation": confirmation,
     "confirmation-short": confirmation_short,
     "confirmation-goals": confirmation_goals,
+    "budgets": budgets,
+    "learning-rates": learning_rates,
 }
 _MARKED = re.compile(
     r"(?P<head><!-- results: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end of (?P=name) -->)",
@@ -52,7 +56,10 @@ def fill(page: str, results: Path) -> str:
 
 
 def write_pages(root: Path) -> None:
-    """Write the tables of all pages below `root` anew from its folder `results`."""
+    """Write the tables of all pages below `root`, and the picture of budgets, anew from `results`."""
     for page in PAGES:
         path = root / page
         write_text(path, fill(path.read_text(encoding="utf-8"), root / "results"))
+    picture = budgets_picture(root / "results")
+    if picture is not None:
+        write_bytes(root / "results" / PICTURE, picture)
