@@ -380,7 +380,11 @@ class LoraParams(Section):
 class TrainParams(Section):
     """The training loop (stage `train`)."""
 
-    learning_rate: float = Field(gt=0, description="of AdamW at the first step")
+    learning_rate: float = Field(
+        gt=0,
+        description="of AdamW at the first step; 1e-3 is for few steps of adapters on a model of 135M, "
+        "larger models want less, billions of parameters about 1e-4 to 3e-4",
+    )
     decay_factor: float = Field(gt=0, le=1, description="learning rate x this, every decay_steps")
     decay_steps: int = Field(ge=1, description="steps between two decays")
     weight_decay: float = Field(ge=0, description="of AdamW")

@@ -264,7 +264,7 @@ def test_runs_recorded_on_a_server_are_looked_at_there(call, workspace):
 def test_a_run_ends_in_a_table_and_the_next_one_finds_nothing_to_do(long_lived):
     code, out, err = finish(long_lived, "run", "--set", "train.learning_rate=1e-4")
     assert code == 0, err
-    assert out.startswith("params.yaml: train.learning_rate: 0.0002 -> 0.0001\n")
+    assert out.startswith("params.yaml: train.learning_rate: 0.001 -> 0.0001\n")
     for expected in (
         "1.5000 nats/token",
         "-0.2500 [-0.3000, -0.2000] over 64 records",
