@@ -6,9 +6,8 @@ import pytest
 
 from lead_core.errors import LeadError
 from lead_core.published.benchmarks import benchmarks
-from lead_core.published.budgets import budgets_picture
 from lead_core.published.comparison import COMPARISON
-from lead_core.published.pages import PAGES, TABLES, fill
+from lead_core.published.pages import PAGES, PICTURES, TABLES, fill
 from lead_core.statistics import paired_difference
 from lead_core.storage import read_json, write_json
 
@@ -171,6 +170,7 @@ def test_confirming_pools_are_one_family_and_say_how_far_the_goals_are(tmp_path)
     assert mixed.endswith("| 1.295 (2) |  |  |  | 1% / 12% | 16,000 / 16,000 |")
     assert clean.startswith("| clean, balanced | 3 | 1.500 | 1.310 | **1.310** | +0.000 [")
     assert "| 1.000 | 1.00 |" in clean
+    assert PICTURES["confirmation.png"](tmp_path).startswith(b"\x89PNG")
     goals = TABLES["confirmation-goals"](tmp_path).splitlines()[2:4]
     # wanted: 1.5 - 1.25 (1.5 - random) = 1.25, 1.2625, 1.275; reached by 0.05, 0.0425, 0.065
     assert goals[1] == (
@@ -180,6 +180,7 @@ def test_confirming_pools_are_one_family_and_say_how_far_the_goals_are(tmp_path)
 
 def test_a_pool_without_the_proposed_rule_or_with_one_seed_is_told_as_it_is(tmp_path):
     assert TABLES["confirmation"](tmp_path) == "No confirming comparison is kept yet."
+    assert PICTURES["confirmation.png"](tmp_path) is None
     confirming(tmp_path, "confirm-clean/0b", {"random": {200: 1.3}})
     assert TABLES["confirmation"](tmp_path) == "No confirming comparison is kept yet."
     confirming(tmp_path, "confirm-clean/0b", {"random": {200: 1.3}, "informative": {200: 1.2}})
@@ -202,7 +203,7 @@ def test_budgets_stand_in_order_with_what_each_selector_reached(tmp_path):
         if samples == 160:
             losses["full"] = {1: 1.0}
         confirming(tmp_path, folder, losses, visits=samples)
-    assert budgets_picture(tmp_path).startswith(b"\x89PNG")
+    assert PICTURES["budgets.png"](tmp_path).startswith(b"\x89PNG")
     few, many, _, note = TABLES["budgets"](tmp_path).splitlines()[2:]
     assert few == (
         "| 50 | 3 | 1.420 | 1.420 |  | +0.000 [+0.000, +0.000] | 1.00 | 16,000 / 16,000 |"
@@ -213,7 +214,7 @@ def test_budgets_stand_in_order_with_what_each_selector_reached(tmp_path):
 
 def test_one_budget_makes_no_picture(tmp_path):
     confirming(tmp_path, "budgets/0b", {"random": {1: 1.3}, "informative": {1: 1.2}})
-    assert budgets_picture(tmp_path) is None
+    assert PICTURES["budgets.png"](tmp_path) is None
 
 
 def test_each_selector_is_shown_at_each_learning_rate(tmp_path):

@@ -19,7 +19,6 @@ from lead_core.statistics import PairedDifference, paired_difference
 from lead_core.storage import read_json
 
 FOLDERS = ("confirm-reference", "budgets")  # comparisons that differ in budget alone
-PICTURE = "budgets/curve.png"
 CHOSEN = ("informative", "random", "stratified")
 WHOLE = "full"
 

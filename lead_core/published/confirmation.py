@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
+from lead_core.comparison.plots import LINES
 from lead_core.errors import LeadError
+from lead_core.plots import INK, render_png
 from lead_core.published.comparison import wrong_responses
 from lead_core.published.markdown import interval, markdown_table
 from lead_core.statistics import PairedDifference, holm, paired_difference, paired_t_p
@@ -39,8 +43,7 @@ def confirmation_short(results: Path) -> str:
 
 
 def _confirmation(results: Path, *, beside: Sequence[str]) -> str:
-    tables = {pool: _confirming(results, pattern) for pool, pattern in _POOLS.items()}
-    found = {pool: table for pool, table in tables.items() if table and PROPOSED in table["rows"]}
+    found = _found(results)
     if not found:
         return "No confirming comparison is kept yet."
     pairs = {
@@ -71,6 +74,40 @@ def _confirmation(results: Path, *, beside: Sequence[str]) -> str:
     )
 
 
+def confirmation_picture(results: Path) -> bytes | None:
+    """Return each selector's difference to random choice on each pool, as PNG; None without pools."""
+    found = _found(results)
+    if not found:
+        return None
+    shown = (PROPOSED, *(name for name in _BESIDE if name != "full"))
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.axvline(0, color=INK, linewidth=0.8)
+        for number, (name, style) in enumerate(zip(shown, LINES, strict=False)):
+            pairs = {
+                -place - 0.18 * (number - 1.5): PairedDifference(**table["rows"][name]["versus"])
+                for place, table in enumerate(found.values())
+                if name in table["rows"]
+            }
+            reach = [0.0 if p.high is None else p.high - p.difference for p in pairs.values()]
+            axes.errorbar(
+                [pair.difference for pair in pairs.values()],
+                list(pairs),
+                xerr=reach,
+                label=name,
+                ms=5,
+                capsize=2,
+                **{**style, "linestyle": "none"},
+            )
+        axes.set_yticks([-place for place in range(len(found))], list(found))
+        axes.grid(False, axis="y")
+        axes.set_xlabel("held-out loss minus random's (nats per response token); left is better")
+        figure.legend(loc="outside upper left", ncols=4)
+
+    return render_png(draw, height=1.4 + 0.62 * len(found))
+
+
 def confirmation_goals(results: Path) -> str:
     """Return by how much the proposed rule reaches what it had to, per pool, paired by seed."""
     heads = {
@@ -80,11 +117,8 @@ def confirmation_goals(results: Path) -> str:
         "better than `stratified` by, 95 %": "---",
     }
     lines = []
-    for pool, pattern in _POOLS.items():
-        table = _confirming(results, pattern)
-        if table is None or PROPOSED not in table["rows"]:
-            continue
-        losses = _losses(results, pattern)
+    for pool, table in _found(results).items():
+        losses = _losses(results, _POOLS[pool])
         proposed, base = losses[PROPOSED], table["base_loss"]
         shared = sorted(set(proposed) & set(losses["random"]))
         wanted = [base - GOAL * (base - losses["random"][seed]) for seed in shared]
@@ -98,6 +132,12 @@ def confirmation_goals(results: Path) -> str:
         )
         lines.append([pool, str(len(shared)), interval(beyond), interval(better)])
     return markdown_table(heads, lines) + "\n\nNats per response token; above 0 is what was wanted."
+
+
+def _found(results: Path) -> dict[str, dict[str, Any]]:
+    """Return the comparisons, by pool, that the proposed rule is in."""
+    tables = {pool: _confirming(results, pattern) for pool, pattern in _POOLS.items()}
+    return {pool: table for pool, table in tables.items() if table and PROPOSED in table["rows"]}
 
 
 def _losses(results: Path, pattern: str) -> dict[str, dict[int, float]]:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from lead_core.errors import LeadError
 from lead_core.published.benchmarks import benchmarks
-from lead_core.published.budgets import PICTURE, budgets, budgets_picture
+from lead_core.published.budgets import budgets, budgets_picture
 from lead_core.published.comparison import comparison_cost, comparison_picks
 from lead_core.published.confirmation import (
     confirmation,
     confirmation_goals,
+    confirmation_picture,
     confirmation_short,
 )
 from lead_core.published.fidelity import fidelity
@@ -33,6 +34,10 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "confirmation-goals": confirmation_goals,
     "budgets": budgets,
     "learning-rates": learning_rates,
+}
+PICTURES: dict[str, Callable[[Path], bytes | None]] = {
+    "confirmation.png": confirmation_picture,
+    "budgets.png": budgets_picture,
 }
 _MARKED = re.compile(
     r"(?P<head><!-- results: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end of (?P=name) -->)",
@@ -56,10 +61,12 @@ def fill(page: str, results: Path) -> str:
 
 
 def write_pages(root: Path) -> None:
-    """Write the tables of all pages below `root`, and the picture of budgets, anew from `results`."""
+    """Write the tables of all pages below `root`, and the pictures they show, from `results`."""
+    results = root / "results"
     for page in PAGES:
         path = root / page
-        write_text(path, fill(path.read_text(encoding="utf-8"), root / "results"))
-    picture = budgets_picture(root / "results")
-    if picture is not None:
-        write_bytes(root / "results" / PICTURE, picture)
+        write_text(path, fill(path.read_text(encoding="utf-8"), results))
+    for name, picture in PICTURES.items():
+        png = picture(results)
+        if png is not None:
+            write_bytes(results / name, png)
