@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -34,8 +36,8 @@ def assert_is(batch: ScoredBatch, number: int) -> None:
 
 def shard_of(folder, number: int):
     """Return the file of the batch that was kept as `number`-th."""
-    line = (folder / INDEX).read_text().splitlines()[number]
-    return folder / f"{line.split('"')[3]}.npz"
+    row = json.loads((folder / INDEX).read_text().splitlines()[number])
+    return folder / f"{row['shard']}.npz"
 
 
 def test_what_is_kept_is_found_bit_by_bit_by_a_later_process(tmp_path):
@@ -47,7 +49,8 @@ def test_what_is_kept_is_found_bit_by_bit_by_a_later_process(tmp_path):
 
 
 def test_one_shard_holds_what_was_finished_since_the_last(tmp_path, monkeypatch):
-    clock = iter([0.0, 1.0, SHARD_SECONDS, SHARD_SECONDS, SHARD_SECONDS + 1])
+    # begun, asked twice, written, asked again; and begun by the next process
+    clock = iter([0.0, 1.0, SHARD_SECONDS, SHARD_SECONDS, SHARD_SECONDS + 1, 99.0])
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
     kept = ScoredBatches(tmp_path)
     kept.keep("0", make(0, 1))

@@ -158,13 +158,13 @@ def count_and_stop(model, ledger, forwards):
     return seen
 
 
-def score_kept(folder, *, forwards=None, samples=None, seed=0, **changes):
+def score_kept(folder, *, forwards=None, samples=None, **changes):
     """Score a toy pool with every batch kept in a shard of its own, or until it is killed.
 
     Returns the scores, the ledger as the stage writes it, and how many forwards there were.
     """
     torch.set_num_threads(1)
-    model, ledger = make_model(seed), CostLedger()
+    model, ledger = make_model(), CostLedger()
     loss, kept = ResponseLoss(model, FP32), ScoredBatches(folder, shard_seconds=0.0)
     seen = count_and_stop(model, ledger, forwards)
     settings = {"header": HEADER, "pad_id": 2, "batch_tokens": 100, "depth_fraction": 0.5}
