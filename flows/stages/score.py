@@ -33,12 +33,9 @@ from lead_core.storage import append_jsonl, sha256_file, sha256_json
 from lead_core.training_state import claim_state, mark_finished, scores_folder
 from lead_core.warmup import WarmupSettings, warm_up
 
-CODE = (
-    lead_core.model,
-    lead_core.scored_batches,
-    lead_core.scoring,
-)  # what a forward's bits are of
-LIBRARIES = ("numpy", "peft", "torch", "transformers")  # whose update may move a bit
+# Whose change may move a bit of what a forward gives, or of how it is kept.
+CODE = (lead_core.model, lead_core.scored_batches, lead_core.scoring)
+LIBRARIES = ("numpy", "peft", "torch", "transformers")
 
 
 def score(params: Params, layout: Layout, workspace: Path) -> str:
