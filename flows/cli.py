@@ -374,8 +374,8 @@ def gc(
 ) -> None:
     """Free the disk of what no run needs any more, and say how much that was.
 
-    Resume states of trainings that params.yaml no longer asks for, old answers of evaluations, and
-    what kills left of unfinished writes; nothing that was written within the last hour.
+    Resume states of trainings and scorings that params.yaml no longer asks for, old answers of
+    evaluations, and what kills left of unfinished writes; nothing written within the last hour.
     """
     from flows.workspace import hold_workspace
 

@@ -11,14 +11,23 @@ from pathlib import Path
 
 from flows.graph import plan_run
 from flows.stages.cell import with_monitoring
+from flows.stages.score import scoring_key
 from flows.stages.train import TrainInputs, read_inputs, training_key
 from lead_core.artifacts import Layout, read_manifest
 from lead_core.comparison.cells import planned_cells
 from lead_core.errors import LeadError
-from lead_core.garbage import Waste, remove, scraps, stale_states, surplus_answers
+from lead_core.garbage import (
+    Waste,
+    remove,
+    scraps,
+    stale_scores,
+    stale_states,
+    surplus_answers,
+)
+from lead_core.lock_file import LOCK_FILE, read_lock
 from lead_core.model import resolve_runtime
 from lead_core.params import Params, effective_params, load_params
-from lead_core.training_state import state_folder
+from lead_core.training_state import scores_folder, state_folder
 
 MEGABYTE = 1_000_000
 
@@ -40,6 +49,11 @@ def collect_garbage(workspace: Path, *, eval_cache_mb: int, dry_run: bool) -> It
             found += stale_states(state, wanted_states(workspace, layout))
         except LeadError as error:  # then nobody knows which state is whose
             yield f"resume states are kept, for params.yaml and artifacts do not fit: {error}"
+    if any((state / "scores").glob("*")):
+        try:
+            found += stale_scores(state / "scores", {wanted_scores(workspace)})
+        except LeadError as error:
+            yield f"finished batches of scoring are kept, for nobody knows whose they are: {error}"
     for waste in found:
         if not dry_run:
             remove(waste)
@@ -66,6 +80,19 @@ def wanted_states(workspace: Path, layout: Layout) -> set[str]:
         own = params.model_copy(update={"seed": cell.seed, "select": select})
         trainings.append(with_monitoring(own, records))
     return {_state_name(workspace, training, inputs) for training in trainings}
+
+
+def wanted_scores(workspace: Path) -> str:
+    """Return the name of the state folder of the scoring that params.yaml and lock ask for.
+
+    Raises LeadError when one of them is not as it should be.
+    """
+    params = load_params(workspace / "params.yaml")
+    model_sha256 = read_lock(workspace / LOCK_FILE)["model"]["sha256"]
+    runtime = resolve_runtime(
+        params.runtime.device, params.runtime.threads, params.runtime.precision
+    )
+    return scores_folder(workspace, scoring_key(params, model_sha256, runtime)).name
 
 
 def _state_name(workspace: Path, params: Params, inputs: TrainInputs) -> str:

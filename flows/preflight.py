@@ -25,9 +25,9 @@ FLOAT_BYTES = 4  # weights are kept in fp32
 class Estimate:
     """What a run is expected to take: a stage that never ran here is in `unknown` alone.
 
-    seconds, disk_bytes: of the stages that ran before, with training's checkpoints. memory_bytes: of
-    the model's weights, the least that any stage with the model needs; None where the model is not on
-    this machine.
+    seconds, disk_bytes: of the stages that ran before, with what scoring and training keep in order to
+    resume. memory_bytes: of the model's weights, the least that any stage with the model needs; None
+    where the model is not on this machine.
     """
 
     seconds: float
@@ -42,6 +42,8 @@ def estimate_run(workspace: Path, stages: Sequence[str], model: ModelParams) -> 
     last = {row["stage"]: row["seconds"] for row in rows if "seconds" in row}
     sizes = {stage: _output_bytes(workspace, stage) for stage in stages}
     disk = sum(sizes.values())  # DVC removes the outputs before, which its cache still has, first
+    if "score" in stages:  # its finished batches hold the same once more, until it has ended
+        disk += _size(workspace / "artifacts" / "scores")
     if "train" in stages:
         disk += STATE_ADAPTERS * _size(workspace / "artifacts" / "train" / "adapter")
     return Estimate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +26,18 @@ class Waste:
 
 def stale_states(folder: Path, wanted: Set[str]) -> Iterator[Waste]:
     """Yield the states of trainings in `folder` whose names are not `wanted` and that rest."""
-    for state in sorted(folder.glob("train-*")):
+    yield from _stale(folder.glob("train-*"), wanted, "training")
+
+
+def stale_scores(folder: Path, wanted: Set[str]) -> Iterator[Waste]:
+    """Yield the finished batches of scorings in `folder` whose names are not `wanted` and that rest."""
+    yield from _stale(folder.glob("*"), wanted, "scoring")
+
+
+def _stale(states: Iterable[Path], wanted: Set[str], work: str) -> Iterator[Waste]:
+    for state in sorted(states):
         if state.name not in wanted and _rests(state):
-            yield _waste(state, "state of a training that params.yaml no longer asks for")
+            yield _waste(state, f"state of a {work} that params.yaml no longer asks for")
 
 
 def surplus_answers(folder: Path, limit_bytes: int) -> Iterator[Waste]:

@@ -61,9 +61,7 @@ def load_model(
 ) -> Any:
     """Return the causal language model in float32 and eval mode, from safetensors only.
 
-    attention: a name that transformers knows (``eager``, ``sdpa``, ``flash_attention_2``) or ``auto``:
-    eager on a CPU, whose fused kernel is slow on short padded sequences (a quarter of a training step
-    with a 135M model), else what transformers prefers.
+    attention: see `resolve_attention`.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -74,7 +72,7 @@ def load_model(
             str(model.path),
             dtype=torch.float32,
             use_safetensors=True,
-            attn_implementation=_attention(attention, device),
+            attn_implementation=resolve_attention(attention, device),
             trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
@@ -86,7 +84,12 @@ def load_model(
     return loaded.to(device).eval()
 
 
-def _attention(name: str, device: str) -> str | None:
+def resolve_attention(name: str, device: str) -> str | None:
+    """Return what `name` comes to: itself (``eager``, ``sdpa``, ``flash_attention_2``) but for auto.
+
+    That is eager on a CPU, whose fused kernel is slow on short padded sequences (a quarter of a
+    training step with a 135M model), else None: what transformers prefers.
+    """
     if name == "auto":
         return "eager" if device == "cpu" else None
     return name

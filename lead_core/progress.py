@@ -30,9 +30,9 @@ class _Bar:
 
 
 class _Lines:
-    def __init__(self, total: int | None, label: str, unit: str):
+    def __init__(self, total: int | None, label: str, unit: str, start: int):
         self._total, self._label, self._unit = total, label, unit
-        self._done = 0
+        self._done = self._done_before = start
         self._start = self._last = time.monotonic()
         self._spoke = False
 
@@ -50,7 +50,8 @@ class _Lines:
         if self._total is None:
             figures = f"{self._done} {self._unit}, {elapsed:.0f} s gone"
         else:
-            left = elapsed / max(self._done, 1) * (self._total - self._done)
+            here = self._done - self._done_before
+            left = elapsed / max(here, 1) * (self._total - self._done)
             share = 100 * self._done / max(self._total, 1)
             figures = (
                 f"{self._done}/{self._total} {self._unit} ({share:.0f} %), "
@@ -61,12 +62,16 @@ class _Lines:
 
 
 @contextmanager
-def progress(total: int | None, label: str, unit: str) -> Iterator[Progress]:
-    """Yield a counter for `total` units of work (None: not known), shown on stderr under `label`."""
+def progress(total: int | None, label: str, unit: str, *, start: int = 0) -> Iterator[Progress]:
+    """Yield a counter for `total` units of work (None: not known), shown on stderr under `label`.
+
+    start: units that were done before; they tell nothing about the speed.
+    """
     if sys.stderr.isatty():
         in_bytes = unit == "bytes"  # shown as k, M, G
         with tqdm(
             total=total,
+            initial=start,
             desc=label,
             unit="B" if in_bytes else unit,
             unit_scale=in_bytes,
@@ -76,4 +81,4 @@ def progress(total: int | None, label: str, unit: str) -> Iterator[Progress]:
         ) as bar:
             yield _Bar(bar)
     else:
-        yield _Lines(total, label, unit)
+        yield _Lines(total, label, unit, start)

@@ -6,9 +6,11 @@ model's); after this, nothing is forwarded in order to select.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ from lead_core.model import (
     sample_means,
 )
 from lead_core.progress import progress
+from lead_core.scored_batches import ScoredBatch, ScoredBatches, batch_key
 
 NOT_BELOW_ONE = "ifd_not_below_one"
 NON_FINITE = "non_finite"
@@ -66,30 +69,28 @@ def score_pool(
     batch_tokens: int,
     depth_fraction: float,
     warm_up: Callable[[np.ndarray], None] | None = None,
+    kept: ScoredBatches | None = None,
 ) -> Scores:
     """Forward every sample once with its prompt and once with its response alone.
 
     `header` is the assistant header (`chat.assistant_header`) that precedes a lone response. Batches
     hold samples of similar length, at most `batch_tokens` tokens with padding. `warm_up`, called with
     the losses of the first pass, trains the model behind `loss`: losses and embeddings are then still
-    those of before, IFD is the trained model's, for one more forward per sample.
+    those of before, IFD is the trained model's, for one more forward per sample. Batches that `kept`
+    holds of the same model and arithmetic are taken over from it, all others are added to it.
     """
     bare = [
         Encoded([*header, *sample.input_ids[sample.response_start :]], 0, len(header))
         for sample in samples
     ]
-    whole_tokens, bare_tokens = _count_tokens(samples), _count_tokens(bare)
-    with progress(whole_tokens, "scoring", "tokens") as done:
-        given_prompt, embeddings = _forward_all(
-            loss, samples, pad_id, batch_tokens, done, depth_fraction
-        )
-    above = given_prompt
+    forward = partial(_forward_all, loss, pad_id=pad_id, batch_tokens=batch_tokens, kept=kept)
+    given_prompt, embeddings = forward(samples, "scoring", depth_fraction=depth_fraction)
+    above, weights = given_prompt, None
     if warm_up is not None:
         warm_up(given_prompt)
-        with progress(whole_tokens, "scoring, warmed up", "tokens") as done:
-            above, _ = _forward_all(loss, samples, pad_id, batch_tokens, done, None)
-    with progress(bare_tokens, "scoring responses", "tokens") as done:
-        alone, _ = _forward_all(loss, bare, pad_id, batch_tokens, done, None)
+        weights = None if kept is None else _hash_trained(loss)
+        above, _ = forward(samples, "scoring, warmed up", weights=weights)
+    alone, _ = forward(bare, "scoring responses", weights=weights)
     return Scores(given_prompt, alone, difficulty(above, alone), embeddings)
 
 
@@ -97,45 +98,86 @@ def response_losses(
     loss: ResponseLoss, samples: Sequence[Encoded], *, pad_id: int, batch_tokens: int
 ) -> np.ndarray:
     """Return the current loss of every sample, float64 [n], nats/token: one forward each."""
-    with progress(_count_tokens(samples), "losses", "tokens") as done:
-        return _forward_all(loss, samples, pad_id, batch_tokens, done, None)[0]
-
-
-def _count_tokens(samples: Sequence[Encoded]) -> int:
-    return sum(len(sample.input_ids) for sample in samples)
+    losses, _ = _forward_all(loss, samples, "losses", pad_id=pad_id, batch_tokens=batch_tokens)
+    return losses
 
 
 def _forward_all(
     loss: ResponseLoss,
     samples: Sequence[Encoded],
+    label: str,
+    *,
     pad_id: int,
     batch_tokens: int,
-    done: Any,
-    depth_fraction: float | None,
+    depth_fraction: float | None = None,
+    kept: ScoredBatches | None = None,
+    weights: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Return the loss of every sample and, with `depth_fraction`, its embedding.
+
+    weights: a hash of what the model has been trained to, None for the model as it was loaded.
+    """
     losses = np.empty(len(samples), dtype=np.float64)
     embeddings: np.ndarray = np.empty((len(samples), 0), dtype=np.float32)
-    device = next(loss.parameters()).device
+
+    def put(indices: np.ndarray, batch: ScoredBatch) -> None:
+        nonlocal embeddings
+        width = batch.embeddings.shape[1]
+        if embeddings.shape[1] != width:
+            embeddings = np.empty((len(samples), width), dtype=np.float32)
+        losses[indices], embeddings[indices] = batch.losses, batch.embeddings
+
+    lengths = np.array([len(sample.input_ids) for sample in samples])
+    batches = group_by_tokens(lengths, batch_tokens)
+    tokens = [int(lengths[indices].sum()) for indices in batches]
+    keys: list[str] = []
+    taken = np.zeros(len(batches), dtype=bool)
+    if kept is not None:
+        how = {"pad_id": pad_id, "embedding_depth": depth_fraction, "weights": weights}
+        keys = [batch_key([samples[i] for i in indices], how) for indices in batches]
+        for place, batch in kept.read(keys):
+            put(batches[place], batch)
+            kept.note_taken_over(len(batches[place]), tokens[place])
+            taken[place] = True
+    start = sum(itertools.compress(tokens, taken))
     was_training = loss.training
     loss.eval()
-    lengths = np.array([len(sample.input_ids) for sample in samples])
-    with torch.inference_mode():
-        for indices in group_by_tokens(lengths, batch_tokens):
-            chosen = [samples[i] for i in indices]
-            batch = make_batch(chosen, pad_id=pad_id).to(device)
-            if depth_fraction is None:
-                token_losses = loss(batch)
-            else:
-                with layer_output(loss.causal_lm, depth_fraction) as hidden:
-                    token_losses = loss(batch)
-                vectors = _mean_over_prompts(hidden[0], chosen, batch)
-                if not embeddings.shape[1]:
-                    embeddings = np.empty((len(samples), vectors.shape[1]), dtype=np.float32)
-                embeddings[indices] = vectors
-            losses[indices] = sample_means(token_losses, batch).cpu().numpy()
-            done.advance(int(lengths[indices].sum()))
+    with torch.inference_mode(), progress(sum(tokens), label, "tokens", start=start) as done:
+        for place in np.flatnonzero(~taken).tolist():
+            indices = batches[place]
+            batch = _forward(loss, [samples[i] for i in indices], pad_id, depth_fraction)
+            put(indices, batch)
+            if kept is not None:
+                kept.keep(keys[place], batch)
+            done.advance(tokens[place])
+    if kept is not None:
+        kept.flush()
     loss.train(was_training)
     return losses, embeddings
+
+
+def _forward(
+    loss: ResponseLoss, samples: Sequence[Encoded], pad_id: int, depth_fraction: float | None
+) -> ScoredBatch:
+    batch = make_batch(samples, pad_id=pad_id).to(next(loss.parameters()).device)
+    if depth_fraction is None:
+        token_losses = loss(batch)
+        embeddings: np.ndarray = np.empty((len(samples), 0), dtype=np.float32)
+    else:
+        with layer_output(loss.causal_lm, depth_fraction) as hidden:
+            token_losses = loss(batch)
+        embeddings = _mean_over_prompts(hidden[0], samples, batch)
+    return ScoredBatch(sample_means(token_losses, batch).cpu().numpy(), embeddings)
+
+
+def _hash_trained(loss: ResponseLoss) -> str:
+    """Return the hash of all trainable weights, which after a warm-up are its adapters'."""
+    digest = hashlib.sha256()
+    for name, weights in sorted(loss.named_parameters()):
+        if weights.requires_grad:
+            digest.update(name.encode())
+            digest.update(weights.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _mean_over_prompts(

@@ -139,6 +139,40 @@ def test_a_kill_at_a_random_moment_costs_time_alone(workspace, copy, undisturbed
     assert_undisturbed(copy, workspace)
 
 
+# The stage, killed as soon as the first pass is on disk: a toy's takes no half minute.
+KILLED_BEHIND_ITS_FIRST_PASS = """
+import os
+import signal
+from flows.stages.__main__ import main
+from lead_core.scored_batches import ScoredBatches
+
+flush = ScoredBatches.flush
+
+def flush_and_die(kept):
+    flush(kept)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+ScoredBatches.flush = flush_and_die
+main(["score"])
+"""
+
+
+def test_a_killed_scoring_forwards_only_the_rest_and_keeps_its_batches_until_they_are_safe(
+    workspace, copy
+):
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_BEHIND_ITS_FIRST_PASS], cwd=copy, env=environment()
+    )
+    assert killed.returncode == -signal.SIGKILL
+    for _ in range(2):  # DVC may be killed before it has taken note of the scores
+        output = call(copy, "flows.stages", "score")
+        assert output.splitlines()[-1].endswith(" of them kept from before")
+        assert_undisturbed(copy, workspace)
+    call(copy, "flows.stages", "cluster")
+    assert_undisturbed(copy, workspace)
+    assert not list((copy / ".lead_state/scores").iterdir())
+
+
 SCHEDULED = {
     "flow": "spawn_main",
     "lead serve": "serve --cron",

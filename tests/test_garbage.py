@@ -3,7 +3,14 @@
 import os
 import time
 
-from lead_core.garbage import QUIET_SECONDS, remove, scraps, stale_states, surplus_answers
+from lead_core.garbage import (
+    QUIET_SECONDS,
+    remove,
+    scraps,
+    stale_scores,
+    stale_states,
+    surplus_answers,
+)
 
 
 def make(path, size=10, age=2 * QUIET_SECONDS):
@@ -29,6 +36,15 @@ def test_only_states_that_nobody_asks_for_and_that_rest_are_stale(tmp_path):
     remove(found)
     remove(found)  # gone already
     assert sorted(p.name for p in tmp_path.iterdir()) == ["outbox", "train-at-work", "train-wanted"]
+
+
+def test_finished_batches_of_the_scoring_that_is_asked_for_stay(tmp_path):
+    make(tmp_path / "old/index.jsonl", size=7)
+    make(tmp_path / "wanted/index.jsonl")
+    make(tmp_path / "at-work/index.jsonl", age=60)
+    [found] = stale_scores(tmp_path, {"wanted"})
+    assert (found.path.name, found.size_bytes) == ("old", 7)
+    assert found.why == "state of a scoring that params.yaml no longer asks for"
 
 
 def test_of_kept_answers_the_least_recently_used_go_first(tmp_path):

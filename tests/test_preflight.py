@@ -13,6 +13,7 @@ from lead_core.params import ModelParams
 
 STAGES = {
     "prepare": {"outs": ["artifacts/pool", "artifacts/decontamination.json"]},
+    "score": {"outs": ["artifacts/scores"]},
     "train": {"outs": ["artifacts/train/adapter"]},
     "report": {"metrics": [{"artifacts/report/metrics.json": {"cache": False}}]},
 }
@@ -44,6 +45,12 @@ def test_a_run_takes_what_its_stages_took_last(workspace, tiny_model_folder, tin
     estimate = estimate_run(workspace, ["prepare", "train", "report"], model(tiny_model_folder))
     weights = 4 * sum(p.numel() for p in tiny_model.parameters())
     assert estimate == Estimate(49.5, 1500 + 9 * 500, weights, ("report",))
+
+
+def test_scoring_keeps_its_batches_beside_its_output(workspace, tiny_model_folder):
+    (workspace / "artifacts/scores").mkdir()
+    (workspace / "artifacts/scores/embeddings.npy").write_bytes(bytes(700))
+    assert estimate_run(workspace, ["score"], model(tiny_model_folder)).disk_bytes == 2 * 700
 
 
 def test_stages_without_the_model_need_no_memory_for_it(workspace, tiny_model_folder):

@@ -5,11 +5,12 @@ import pytest
 import torch
 from conftest import make_model
 from test_rounds import make_samples
-from test_scoring import FP32, HEADER
+from test_scoring import FP32, HEADER, KilledError, assert_equal_bits, count_and_stop
 
 from lead_core.errors import LeadError
 from lead_core.ledger import CostLedger, count_forwards
 from lead_core.model import ResponseLoss, decoder_of
+from lead_core.scored_batches import ScoredBatches
 from lead_core.scoring import response_losses, score_pool
 from lead_core.warmup import WarmupSettings, warm_up
 
@@ -18,13 +19,15 @@ SETTINGS = WarmupSettings(
 )
 
 
-def score(settings=None, *, seed=0):
-    """Score a toy pool as the stage does; return the scores, the ledger and the pool."""
+def score(settings=None, *, seed=0, kept=None, forwards=None):
+    """Score a toy pool as the stage does; return the scores, the ledger and the pool.
+
+    forwards: how many there are before it is killed, if it is.
+    """
     torch.set_num_threads(1)
     pool = make_samples(12)
     loss, ledger = ResponseLoss(make_model(), FP32), CostLedger()
-    count_forwards(decoder_of(loss.causal_lm), ledger)
-
+    count_and_stop(loss.causal_lm, ledger, forwards)
     train = settings and partial(
         warm_up, loss, pool, settings=settings, micro_batch_tokens=100, pad_id=2, seed=seed
     )
@@ -37,6 +40,7 @@ def score(settings=None, *, seed=0):
             batch_tokens=100,
             depth_fraction=0.5,
             warm_up=train,
+            kept=kept,
         )
     return scores, ledger, pool
 
@@ -70,6 +74,19 @@ def test_three_forwards_per_record_and_every_warm_up_step_are_charged_to_offline
     extra = ledger.tokens["offline"] - cold.tokens["offline"] - tokens
     lengths = sorted(len(sample.input_ids) for sample in pool)
     assert SETTINGS.epochs * sum(lengths[:5]) <= extra <= SETTINGS.epochs * sum(lengths[-5:])
+
+
+def test_killed_behind_its_warm_up_scoring_trains_again_and_goes_on_where_it_was(tmp_path):
+    expected, whole, pool = score(SETTINGS)
+    kept = ScoredBatches(tmp_path, shard_seconds=0.0)
+    with pytest.raises(KilledError):
+        score(SETTINGS, kept=kept, forwards=18)
+    kept = ScoredBatches(tmp_path)
+    scores, ledger, _ = score(SETTINGS, kept=kept)
+    assert_equal_bits(scores, expected)
+    assert 2 * len(pool) > kept.sequences > len(pool)  # half of the second pass, too
+    ledger.add("offline", kept.sequences, kept.tokens)
+    assert ledger.as_dict() == whole.as_dict()
 
 
 def test_the_seed_fixes_every_bit_and_another_one_draws_other_records():

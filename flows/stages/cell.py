@@ -78,7 +78,7 @@ def _seconds(layout: Layout) -> dict[str, float]:
     scored = [
         row["offline_seconds"]
         for row in read_jsonl_log(layout.scores.parent / "timings.jsonl")
-        if row.get("scores_sha256") == scores_sha256
+        if row.get("scores_sha256") == scores_sha256 and not row.get("taken_over")
     ]
     trained = [
         row for row in read_jsonl_log(layout.train / "timings.jsonl") if row.get("stage") == "train"

@@ -10,11 +10,13 @@ from threadpoolctl import threadpool_limits
 from lead_core.artifacts import Layout, read_embeddings, read_scores, write_clusters
 from lead_core.clustering import cluster_pool
 from lead_core.params import Params
+from lead_core.training_state import drop_finished_scores
 
 
 def cluster(params: Params, layout: Layout, workspace: Path) -> str:
     """Group the pool by difficulty (K-means on IFD) and, inside, by task (HDBSCAN)."""
     scores, manifest = read_scores(layout.scores)
+    drop_finished_scores(workspace)
     ifd = scores["ifd"].to_numpy()
     with threadpool_limits(params.runtime.threads):  # the thread count changes float sums
         clusters = cluster_pool(

@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+import lead_core.model
+import lead_core.scored_batches
+import lead_core.scoring
 from lead_core.artifacts import Layout, check_chain, read_manifest, write_scores
 from lead_core.assets import resolve_model
 from lead_core.chat import assistant_header, load_tokenizer
 from lead_core.ledger import CostLedger, count_forwards
-from lead_core.model import ResponseLoss, decoder_of, load_model, resolve_runtime
+from lead_core.model import (
+    ResolvedRuntime,
+    ResponseLoss,
+    decoder_of,
+    load_model,
+    resolve_attention,
+    resolve_runtime,
+)
 from lead_core.params import Params
 from lead_core.pool import open_pool
+from lead_core.scored_batches import ScoredBatches
 from lead_core.scoring import score_pool
-from lead_core.storage import append_jsonl
+from lead_core.storage import append_jsonl, sha256_file, sha256_json
+from lead_core.training_state import claim_state, mark_finished, scores_folder
 from lead_core.warmup import WarmupSettings, warm_up
+
+# Whose change may move a bit of what a forward gives, or of how it is kept.
+CODE = (lead_core.model, lead_core.scored_batches, lead_core.scoring)
+LIBRARIES = ("numpy", "peft", "torch", "transformers")
 
 
 def score(params: Params, layout: Layout, workspace: Path) -> str:
-    """Forward every record once with its prompt and once without: losses, IFD, embeddings."""
+    """Forward every record once with its prompt and once without: losses, IFD, embeddings.
+
+    Finished batches wait in `.lead_state/scores`: after a kill they are not forwarded again.
+    """
     model = resolve_model(params.model.name, params.model.revision)
     manifest = read_manifest(layout.pool, "prepare")
     check_chain("the pool", manifest["model_sha256"], model.sha256, "prepare")
@@ -55,6 +76,8 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
             seed=params.seed,
         )
     )
+    kept = ScoredBatches(scores_folder(workspace, scoring_key(params, model.sha256, runtime)))
+    claim_state(kept.folder)
     with ledger.charged_to("offline"):
         scores = score_pool(
             loss,
@@ -64,7 +87,9 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
             batch_tokens=params.score.batch_tokens,
             depth_fraction=params.score.embedding_depth_fraction,
             warm_up=warmed,
+            kept=kept,
         )
+    ledger.add("offline", kept.sequences, kept.tokens)
     lengths = np.array([len(sample.input_ids) for sample in samples])
     write_scores(
         layout.scores,
@@ -81,12 +106,33 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
     seconds = round(ledger.seconds["offline"], 3)
     append_jsonl(
         layout.scores.parent / "timings.jsonl",
-        {"stage": "score", "scores_sha256": scores_sha256, "offline_seconds": seconds},
+        {
+            "stage": "score",
+            "scores_sha256": scores_sha256,
+            "offline_seconds": seconds,
+            "taken_over": kept.sequences,  # forwards that these seconds do not hold
+        },
     )
+    mark_finished(kept.folder)
     aside = Counter(reason for reason in scores.set_aside() if reason)
     set_aside = ", ".join(f"{n} {reason}" for reason, n in sorted(aside.items())) or "none"
     return (
         f"scored {len(samples)} records: median loss {np.nanmedian(scores.loss):.3f} nats/token, "
         f"median IFD {np.nanmedian(scores.ifd):.3f}; set aside: {set_aside}; "
         f"{ledger.sequences['offline']} forwards"
+        + (f", {kept.sequences} of them kept from before" if kept.sequences else "")
+    )
+
+
+def scoring_key(params: Params, model_sha256: str, runtime: ResolvedRuntime) -> str:
+    """Return the hash of all but the samples that decides the bits of a forward: see `batch_key`."""
+    return sha256_json(
+        {
+            "attention": resolve_attention(params.runtime.attention, runtime.device),
+            "code": [sha256_file(Path(str(module.__file__))) for module in CODE],
+            "libraries": {name: version(name) for name in LIBRARIES},
+            "model": model_sha256,
+            "runtime": asdict(runtime),
+            "trust_remote_code": params.model.trust_remote_code,
+        }
     )
