@@ -40,6 +40,7 @@ class Layout:
     decontamination: Path
     scores: Path
     clusters: Path
+    cluster_fit: Path
     train: Path
     evaluation: Path
     report: Path
@@ -54,6 +55,7 @@ class Layout:
             decontamination=root / "decontamination.json",
             scores=root / "scores",
             clusters=root / "clusters",
+            cluster_fit=root / "cluster_fit",
             train=run / "train",
             evaluation=run / "eval",
             report=run / "report",
