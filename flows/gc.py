@@ -56,7 +56,7 @@ def wanted_states(workspace: Path, layout: Layout) -> set[str]:
     if stale := [plan.stage for plan in plan_run(workspace, ["cluster"], []) if plan.reasons]:
         raise LeadError(f"{', '.join(stale)} would run anew; `lead run` first")
     params = load_params(workspace / "params.yaml")
-    inputs = read_inputs(params, layout)
+    inputs = read_inputs(params, layout, workspace)
     records = read_manifest(layout.pool, "prepare")["counts"]["kept"]
     compare = params.compare
     cells = planned_cells(compare.selectors, compare.seeds, compare.fewer_seeds)

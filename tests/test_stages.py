@@ -653,3 +653,45 @@ def loaded_logits(folder: Path) -> list[float]:
             .logits[0, -1]
             .tolist()
         )
+
+
+def test_a_pool_that_grew_costs_what_is_new_and_training_goes_on_where_it_ended(copy):
+    """Scores, labels, adapter, utilities and uses of a copied run are taken over; then all is done."""
+    shutil.copytree(copy / "artifacts", copy / "first")
+    sums = [
+        {"instruction": "add", "input": f"{i}+{i}", "output": f"{2 * i}"} for i in range(40, 52)
+    ]
+    (copy / "sums.json").write_text(json.dumps(json.loads((copy / "sums.json").read_text()) + sums))
+    grown = ["grow.start_from=first", "grow.max_ifd_distance=1", "select.budget_samples=4"]
+    params = override(yaml.safe_load((copy / "params.yaml").read_text()), grown)
+    (copy / "params.yaml").write_text(yaml.safe_dump(params))
+    call(copy, "lead", "lock")
+    output = call(copy, "dvc", "repro", "train")
+
+    def manifest(run: str, stage: str) -> dict:
+        return json.loads((copy / run / stage / "manifest.json").read_text())
+
+    before, now = (
+        pd.read_parquet(copy / f"{run}/clusters/clusters.parquet") for run in ("first", "artifacts")
+    )
+    both = now.merge(before, on="id", suffixes=("", "_before"))
+    new = len(now) - len(both)
+    assert 6 <= new <= 12  # some of the twelve may have taken a held-out record's place
+    assert (both["difficulty"] == both["difficulty_before"]).all()
+    assert (both["task"] == both["task_before"]).all()
+    assert f"{len(both)} records keep their earlier labels, {new} got theirs" in output
+    scores, trained = manifest("artifacts", "scores"), manifest("artifacts", "train")
+    assert scores["ledger"]["offline"]["sequences"] == 2 * new
+    assert scores["taken_over"] == len(both)
+    lock = json.loads((copy / "sources.lock.json").read_text())
+    assert trained["started_from"] == lock["start"]["sha256"]
+    assert trained["budget"] == trained["visits"] == 4
+    uses = [
+        pd.read_parquet(copy / f"{run}/train/utilities.parquet")["uses"].sum()
+        for run in ("first", "artifacts")
+    ]
+    assert uses[1] == uses[0] + trained["visits"]
+    assert "up to date" in call(copy, "dvc", "repro", "train")
+    (copy / "first/train/utilities.parquet").unlink()
+    refused = call(copy, "flows.stages", "train", code=2).splitlines()[-1]
+    assert refused.startswith("error: params.yaml: grow.start_from: first holds no train/util")

@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lead_core.artifacts import Layout, check_chain, read_manifest, write_scores
 from lead_core.assets import resolve_model
 from lead_core.chat import assistant_header, load_tokenizer
+from lead_core.earlier_run import read_start
+from lead_core.earlier_scores import find_earlier_scores
 from lead_core.ledger import CostLedger, count_forwards
-from lead_core.model import ResponseLoss, decoder_of, load_model, resolve_runtime
+from lead_core.method_version import METHOD_VERSION
+from lead_core.model import (
+    ResolvedRuntime,
+    ResponseLoss,
+    decoder_of,
+    load_model,
+    resolve_runtime,
+)
 from lead_core.params import Params
 from lead_core.pool import open_pool
 from lead_core.scoring import score_pool
@@ -41,6 +51,17 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
     ledger = CostLedger()
     count_forwards(decoder_of(loss.causal_lm), ledger)
     samples = pool.encoded(np.arange(len(pool.ids)))
+    lengths = np.array([len(sample.input_ids) for sample in samples])
+    response_lengths = lengths - np.array([sample.response_start for sample in samples])
+    settings = scoring_settings(params, runtime)
+    start = read_start(params, workspace)
+    earlier = find_earlier_scores(
+        None if start is None else start.layout,
+        pool.ids,
+        lengths,
+        response_lengths,
+        settings=settings,
+    )
     warmup = params.score.warmup
     warmed = (
         None
@@ -56,25 +77,27 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
         )
     )
     with ledger.charged_to("offline"):
-        scores = score_pool(
+        new = score_pool(
             loss,
-            samples,
+            [samples[i] for i in earlier.missing],
             header=assistant_header(tokenizer),
             pad_id=tokenizer.eos_token_id,
             batch_tokens=params.score.batch_tokens,
             depth_fraction=params.score.embedding_depth_fraction,
             warm_up=warmed,
         )
-    lengths = np.array([len(sample.input_ids) for sample in samples])
+    scores = earlier.complete(new)
     write_scores(
         layout.scores,
         scores,
         ids=list(pool.ids),
         tokens=lengths,
-        response_tokens=lengths - np.array([sample.response_start for sample in samples]),
+        response_tokens=response_lengths,
         pool_sha256=manifest["pool_sha256"],
         model_sha256=model.sha256,
         ledger=ledger.as_dict(),
+        settings=settings,
+        taken_over=None if start is None else earlier.taken_over,
     )
     # Only of the forwards, and named by what they gave: the stage's own row holds loading too.
     scores_sha256 = read_manifest(layout.scores, "score")["scores_sha256"]
@@ -85,8 +108,23 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
     )
     aside = Counter(reason for reason in scores.set_aside() if reason)
     set_aside = ", ".join(f"{n} {reason}" for reason, n in sorted(aside.items())) or "none"
+    said = ""
+    if start is not None:
+        why = f": {earlier.reason}" if earlier.reason else ""
+        said = f"; {earlier.taken_over} records have their scores of the earlier run{why}"
     return (
         f"scored {len(samples)} records: median loss {np.nanmedian(scores.loss):.3f} nats/token, "
         f"median IFD {np.nanmedian(scores.ifd):.3f}; set aside: {set_aside}; "
-        f"{ledger.sequences['offline']} forwards"
+        f"{ledger.sequences['offline']} forwards{said}"
     )
+
+
+def scoring_settings(params: Params, runtime: ResolvedRuntime) -> dict[str, Any]:
+    """Return what decides a record's scores beyond its tokens, the model and the last float bits."""
+    return {
+        "attention": params.runtime.attention,
+        "device": runtime.device,
+        "precision": runtime.precision,
+        "method_version": METHOD_VERSION,
+        **params.score.model_dump(mode="json", exclude={"batch_tokens"}),
+    }
