@@ -13,11 +13,16 @@ from flows.graph import plan_run
 from flows.stages.cell import with_monitoring
 from flows.stages.train import TrainInputs, read_inputs, training_key
 from lead_core.artifacts import Layout, read_manifest
+from lead_core.champion_runs import CHAMPIONS
 from lead_core.comparison.cells import planned_cells
+from lead_core.earlier_run import champion_name
 from lead_core.errors import LeadError
-from lead_core.garbage import Waste, remove, scraps, stale_states, surplus_answers
+from lead_core.garbage import Waste, former_champions, remove, scraps, stale_states, surplus_answers
+from lead_core.lock_file import LOCK_FILE, read_lock
 from lead_core.model import resolve_runtime
 from lead_core.params import Params, effective_params, load_params
+from lead_core.tracking import resolve_settings
+from lead_core.tracking_outbox import list_outboxes
 from lead_core.training_state import state_folder
 
 MEGABYTE = 1_000_000
@@ -40,6 +45,11 @@ def collect_garbage(workspace: Path, *, eval_cache_mb: int, dry_run: bool) -> It
             found += stale_states(state, wanted_states(workspace, layout))
         except LeadError as error:  # then nobody knows which state is whose
             yield f"resume states are kept, for params.yaml and artifacts do not fit: {error}"
+    if any((workspace / CHAMPIONS).glob("[!.]*")):
+        try:
+            found += former_champions(workspace / CHAMPIONS, wanted_runs(workspace))
+        except LeadError as error:
+            yield f"kept runs are kept, for nobody knows which is the champion's: {error}"
     for waste in found:
         if not dry_run:
             remove(waste)
@@ -66,6 +76,22 @@ def wanted_states(workspace: Path, layout: Layout) -> set[str]:
         own = params.model_copy(update={"seed": cell.seed, "select": select})
         trainings.append(with_monitoring(own, records))
     return {_state_name(workspace, training, inputs) for training in trainings}
+
+
+def wanted_runs(workspace: Path) -> set[str]:
+    """Return the names of the kept runs that are of use: the champion's, and the one of the lock.
+
+    Raises LeadError where MLflow cannot say, or has yet to hear of a candidate.
+    """
+    params = load_params(workspace / "params.yaml")
+    tracking = params.tracking
+    if list_outboxes(resolve_settings(workspace, tracking.uri, tracking.experiment).outboxes):
+        raise LeadError("some of what was logged is not in MLflow yet; `lead sync` first")
+    wanted = {champion_name(params, workspace)}
+    if (workspace / LOCK_FILE).is_file():
+        start = read_lock(workspace / LOCK_FILE)["start"]
+        wanted |= set() if start is None else {Path(start["folder"]).name}
+    return wanted
 
 
 def _state_name(workspace: Path, params: Params, inputs: TrainInputs) -> str:

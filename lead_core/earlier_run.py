@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lead_core.artifacts import Layout, read_manifest
+from lead_core.champion_runs import CHAMPIONS, run_name
 from lead_core.errors import LeadError
 from lead_core.lock_file import LOCK_FILE, NEXT, read_lock
 from lead_core.params import Params
@@ -25,6 +26,7 @@ CONTENT = (
     "train/manifest.json",
     "train/utilities.parquet",
 )
+CHAMPION = "champion"
 _KEY = "params.yaml: grow.start_from"
 
 
@@ -44,21 +46,60 @@ def lock_start(params: Params, workspace: Path, model_sha256: str) -> dict[str, 
     folder = params.grow.start_from
     if folder is None:
         return None
+    if folder == CHAMPION:
+        folder = _champions_folder(params, workspace)
     return {"folder": folder, "sha256": _content_hash(folder, workspace, model_sha256)}
 
 
 def check_start(lock: Mapping[str, Any], params: Params, workspace: Path) -> Start | None:
-    """Return the run to start from, None for none; LeadError unless it is what `lock` says."""
+    """Return the run to start from, None for none; LeadError unless it is what `lock` says.
+
+    Asks no server: the champion is the one of the time of the lock.
+    """
     wanted, entry = params.grow.start_from, lock["start"]
     if wanted is None and entry is None:
         return None
-    if entry is None or wanted != entry["folder"]:
+    if entry is None or not _may_be(wanted, entry["folder"]):
         locked = None if entry is None else entry["folder"]
         raise LeadError(f"{_KEY} is {wanted or 'null'}, locked was {locked or 'null'}; {NEXT}")
     sha256 = _content_hash(entry["folder"], workspace, lock["model"]["sha256"])
     if sha256 != entry["sha256"]:
         raise LeadError(f"{_KEY}: {entry['folder']} changed since it was locked; {NEXT}")
     return Start(Layout.below(workspace / entry["folder"]), sha256)
+
+
+def _may_be(wanted: str | None, folder: str) -> bool:
+    """Whether the locked `folder` is what grow.start_from names."""
+    if wanted == CHAMPION:
+        return Path(folder).parent == CHAMPIONS
+    return wanted == folder
+
+
+def champion_name(params: Params, workspace: Path) -> str:
+    """Return the name of the folder that the present champion's run has; MLflow is asked.
+
+    Raises LeadError without a champion, and where MLflow cannot be used.
+    """
+    from lead_core.tracking import champion_train_hash, resolve_settings  # slow to import
+
+    tracking = params.tracking
+    if tracking.champion is None:
+        raise LeadError(
+            "params.yaml: tracking.champion must name the registered model whose champion is meant, "
+            "got null"
+        )
+    settings = resolve_settings(workspace, tracking.uri, tracking.experiment)
+    return run_name(champion_train_hash(settings, tracking.champion))
+
+
+def _champions_folder(params: Params, workspace: Path) -> str:
+    folder = CHAMPIONS / champion_name(params, workspace)
+    if not (workspace / folder).is_dir():
+        raise LeadError(
+            f"{_KEY}: the champion's run is not on this machine ({folder.as_posix()}); copy that "
+            "folder from where it was evaluated, or name a copy of its artifacts"
+        )
+    return folder.as_posix()
 
 
 def read_start(params: Params, workspace: Path) -> Start | None:
