@@ -124,13 +124,23 @@ def read_inputs(params: Params, layout: Layout, workspace: Path) -> TrainInputs:
 
 
 def _starting_from(start: Start, inputs: TrainInputs) -> TrainInputs:
-    """Add to `inputs` the adapter and the use of the earlier run `start`."""
+    """Add to `inputs` the adapter and the use of the earlier run `start`.
+
+    LeadError where that run was trained on what is held out now: its losses would be no measure.
+    """
     adapter = start.layout.train / "adapter"
     expected = read_manifest(start.layout.train, "train")["adapter_sha256"]
     if adapter_hash(adapter) != expected:
         raise LeadError(
             f"params.yaml: grow.start_from: {adapter} is not what its training wrote (hash "
             f"{expected[:12]}... recorded); copy that run's artifacts anew"
+        )
+    heldout = inputs.heldout.ids
+    seen = heldout[read_carried(start.layout.train, heldout, np.zeros(len(heldout))).uses > 0]
+    if len(seen):
+        raise LeadError(
+            f"{len(seen)} held-out records were trained on by the run to start from (the first: "
+            f"{seen[0]}); set seed as it was, lower data.heldout_per_source, or start from null"
         )
     return replace(
         inputs,
