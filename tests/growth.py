@@ -11,14 +11,16 @@ had together. Held-out records are the same for all three.
 from __future__ import annotations
 
 import argparse
-import os
+import contextlib
 import shlex
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,10 @@ from sklearn.metrics import adjusted_rand_score
 from flows.source_lock import update_source_lock
 from lead_core.artifacts import Layout, read_clusters
 from lead_core.origin import write_origin
-from lead_core.params import override
+from lead_core.params import override, parse_params
 from lead_core.pool import open_pool
 from lead_core.statistics import paired_difference
-from lead_core.storage import read_json, read_jsonl_log, write_json, write_jsonl, write_text
+from lead_core.storage import read_json, write_json, write_jsonl, write_text
 
 ROOT = Path(__file__).parents[1]
 BUDGET_FRACTION = 0.15
@@ -42,29 +44,24 @@ STAGES = ("prepare", "score", "cluster", "train", "evaluate")
 
 
 class Workspace:
-    """A folder with a params.yaml in which the stages run, one process each."""
+    """A folder with a params.yaml in which the stages run, in this process."""
 
     def __init__(self, folder: Path, settings: list[str]):
         self.folder, self._settings = folder, settings
+        folder.mkdir(parents=True, exist_ok=True)
 
     def run(self, *settings: str) -> dict[str, Any]:
         """Run the stages from nothing with these settings; return what they cost and came to."""
-        artifacts = self.folder / "artifacts"
-        shutil.rmtree(artifacts, ignore_errors=True)
-        shipped = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-        params = override(shipped, [*self._settings, *settings])
-        write_text(self.folder / "params.yaml", yaml.safe_dump(params))
-        update_source_lock(self.folder)
-        said = {stage: self._stage(stage) for stage in STAGES}
-        layout = Layout.below(artifacts)
+        shutil.rmtree(self.folder / "artifacts", ignore_errors=True)
+        said, seconds = self.run_stages(STAGES, *settings)
+        layout = Layout.below(self.folder / "artifacts")
         manifest = read_json(layout.train / "manifest.json", made_by="train")
         uses = pd.read_parquet(layout.train / "utilities.parquet")
         clusters = read_clusters(layout.clusters)[0]
-        timings = read_jsonl_log(artifacts / "timings.jsonl")
         return {
             "records": manifest["pool_size"],
             "forwards": {name: row["sequences"] for name, row in manifest["ledger"].items()},
-            "seconds": {row["stage"]: row["seconds"] for row in timings if "seconds" in row},
+            "seconds": seconds,
             "clusters": said["cluster"].splitlines()[-1],
             "labels": dict(
                 zip(clusters["id"], clusters["difficulty"] * 10_000 + clusters["task"], strict=True)
@@ -73,17 +70,23 @@ class Workspace:
             "heldout": pd.read_parquet(layout.evaluation / "heldout.parquet"),
         }
 
-    def _stage(self, stage: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "flows.stages", stage],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        print(done.stdout, end="", flush=True)
-        return done.stdout
+    def run_stages(
+        self, stages: Sequence[str], *settings: str
+    ) -> tuple[dict[str, str], dict[str, float]]:
+        """Return what each stage said, and its seconds (loading the model included)."""
+        shipped = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        plain = override(shipped, [*self._settings, *settings])
+        write_text(self.folder / "params.yaml", yaml.safe_dump(plain))
+        params, said, seconds = parse_params(plain), {}, {}
+        with contextlib.chdir(self.folder):
+            update_source_lock(self.folder)
+            for name in stages:
+                stage = getattr(import_module(f"flows.stages.{name}"), name)
+                started = time.monotonic()
+                said[name] = stage(params, Layout.below(Path("artifacts")), self.folder)
+                seconds[name] = round(time.monotonic() - started, 1)
+                print(said[name], flush=True)
+        return said, seconds
 
 
 def write_sources(folder: Path, settings: list[str], old: int, new: int, by: str) -> list[str]:
@@ -92,14 +95,9 @@ def write_sources(folder: Path, settings: list[str], old: int, new: int, by: str
     Returns the settings that read those which are there.
     """
     mined = Workspace(folder / "mined", settings)
-    mined.folder.mkdir()
     sources = "docstrings://stdlib,numpy,pandas,scipy,sklearn,torch"
     wanted = [f"data.sources=[{sources}]", f"data.limit={old + new}", "data.heldout_per_source=0"]
-    shipped = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params = override(shipped, [*settings, *wanted])
-    write_text(mined.folder / "params.yaml", yaml.safe_dump(params))
-    update_source_lock(mined.folder)
-    mined._stage("prepare")
+    mined.run_stages(["prepare"], *wanted)
     pool = open_pool(mined.folder / "artifacts/pool")
     order = np.random.default_rng(0).permutation(len(pool))
     if by == "source":  # whole packages last, so that the new ones are of another kind
@@ -127,7 +125,6 @@ def measure_seed(
     folder: Path, seed: int, settings: list[str], args: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
     """Run all rows of one seed; return what each came to."""
-    folder.mkdir()
     sources = write_sources(folder, settings, args.old, args.new, args.by)
     workspace = Workspace(folder, [*settings, f"seed={seed}"])
     first, more = (round(BUDGET_FRACTION * records) for records in (args.old, args.new))
@@ -217,8 +214,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, default=Path("results/growth"))
     args = parser.parse_args()
-    settings = ["select.budget_fraction=null", "select.budget_samples=1", *args.set]
-    settings.insert(0, "data.heldout_per_source=8")
+    settings = ["data.limit=null", "data.heldout_per_source=8", "select.budget_fraction=null"]
+    settings += ["select.budget_samples=1", *args.set]
     results: dict[str, dict[str, dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="lead-growth-") as scratch:
         for seed in args.seeds:
