@@ -96,7 +96,7 @@ def write_sources(folder: Path, settings: list[str], old: int, new: int, by: str
     """
     mined = Workspace(folder / "mined", settings)
     sources = "docstrings://stdlib,numpy,pandas,scipy,sklearn,torch"
-    wanted = [f"data.sources=[{sources}]", f"data.limit={old + new}", "data.heldout_per_source=0"]
+    wanted = [f"data.sources=['{sources}']", f"data.limit={old + new}", "data.heldout_per_source=0"]
     mined.run_stages(["prepare"], *wanted)
     pool = open_pool(mined.folder / "artifacts/pool")
     order = np.random.default_rng(0).permutation(len(pool))
