@@ -89,6 +89,10 @@ def find_earlier_scores(
     same = (frame["tokens"].to_numpy()[rows] == tokens) & (
         frame["response_tokens"].to_numpy()[rows] == response_tokens
     )
-    columns = (frame[name].to_numpy() for name in ("loss", "response_loss", "ifd"))
-    scores = Scores(*columns, embeddings=read_embeddings(earlier.scores))
+    scores = Scores(
+        frame["loss"].to_numpy(),
+        frame["response_loss"].to_numpy(),
+        frame["ifd"].to_numpy(),
+        read_embeddings(earlier.scores),
+    )
     return EarlierScores(np.where(same, rows, -1), scores)
