@@ -89,10 +89,13 @@ class Workspace:
         return said, seconds
 
 
-def write_sources(folder: Path, settings: list[str], old: int, new: int, by: str) -> list[str]:
+def write_sources(
+    folder: Path, settings: list[str], old: int, new: int, by: str
+) -> tuple[list[str], int]:
     """Cut the docstring pool into the files old-*.jsonl and, aside, new-*.jsonl, one per package.
 
-    Returns the settings that read those which are there.
+    Returns the entries of data.sources that read them, and the number of old records: those of a
+    package stay together by source, else a package that grows would hold out what was trained on.
     """
     mined = Workspace(folder / "mined", settings)
     sources = "docstrings://stdlib,numpy,pandas,scipy,sklearn,torch"
@@ -102,6 +105,7 @@ def write_sources(folder: Path, settings: list[str], old: int, new: int, by: str
     order = np.random.default_rng(0).permutation(len(pool))
     if by == "source":  # whole packages last, so that the new ones are of another kind
         order = order[np.argsort(pool.sources[order], kind="stable")]
+        old = int(np.searchsorted(pool.sources[order], pool.sources[order[old]]))
     rows: dict[tuple[str, str], list[Any]] = defaultdict(list)
     for place, index in enumerate(order):
         part = "old" if place < old else "new"
@@ -109,7 +113,7 @@ def write_sources(folder: Path, settings: list[str], old: int, new: int, by: str
     for (part, source), messages in rows.items():
         write_jsonl(folder / "aside" / f"{part}-{source}.jsonl", messages)
     names = sorted({source for _, source in rows})
-    return [f"{{uri: 'pool/*-{name}.jsonl', name: {name}}}" for name in names]
+    return [f"{{uri: 'pool/*-{name}.jsonl', name: {name}}}" for name in names], old
 
 
 def reveal(folder: Path, part: str) -> list[str]:
@@ -125,9 +129,9 @@ def measure_seed(
     folder: Path, seed: int, settings: list[str], args: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
     """Run all rows of one seed; return what each came to."""
-    sources = write_sources(folder, settings, args.old, args.new, args.by)
+    sources, cut = write_sources(folder, settings, args.old, args.new, args.by)
     workspace = Workspace(folder, [*settings, f"seed={seed}"])
-    first, more = (round(BUDGET_FRACTION * records) for records in (args.old, args.new))
+    first, more = (round(BUDGET_FRACTION * records) for records in (cut, args.old + args.new - cut))
 
     def reading(packages: list[str]) -> str:
         entries = [s for s in sources if any(f"-{name}.jsonl'" in s for name in packages)]
