@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lead_core.artifacts import Layout, read_clusters, read_manifest, read_scores
-from lead_core.comparison.cells import BASE, Cell, planned_cells
+from lead_core.comparison.cells import BASE, Cell, check_no_start, planned_cells
 from lead_core.comparison.identity import TRAINED, comparison_id, deciding, rule_id
 from lead_core.comparison.kept import KeptCells, Wanted
 from lead_core.comparison.page import render_comparison
@@ -89,6 +89,7 @@ def open_plan(workspace: Path) -> ComparePlan:
     Raises LeadError without a pool, or when nothing is held out to compare on.
     """
     params = load_params(workspace / "params.yaml")
+    check_no_start(params.grow.start_from)
     manifest = read_manifest(Layout.below(workspace / ARTIFACTS).pool, "prepare")
     if not manifest["counts"]["heldout"]:
         raise LeadError(

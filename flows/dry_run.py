@@ -96,6 +96,11 @@ def _settings(params: Params) -> Iterator[tuple[str, str]]:
         yield "", f"planted faults: {_faults_text(data.dirt)}"
     yield "score", _score_text(params.score)
     yield "cluster", f"{params.cluster.difficulty_clusters} difficulty clusters"
+    if params.grow.start_from is not None:
+        yield (
+            "start",
+            f"from the run in {params.grow.start_from}: scores, labels, adapter, utilities",
+        )
     yield "select", _select_text(params.select)
     if get_selector(params.select.selector).reads_utilities:
         yield (

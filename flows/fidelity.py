@@ -71,7 +71,7 @@ def measure_fidelity(workspace: Path, plan: FidelityPlan) -> list[str]:
     for change in changes:
         print(change, flush=True)
     configured = configured_estimator(given)
-    inputs = read_inputs(given, Layout.below(workspace / "artifacts"))
+    inputs = read_inputs(given, Layout.below(workspace / "artifacts"), workspace)
     runtime = resolve_runtime(given.runtime.device, given.runtime.threads, given.runtime.precision)
     runs = {seed: probed_params(given, seed) for seed in plan.seeds}
     identities = {

@@ -14,10 +14,13 @@ from flows.stages.cell import with_monitoring
 from flows.stages.score import scoring_key
 from flows.stages.train import TrainInputs, read_inputs, training_key
 from lead_core.artifacts import Layout, read_manifest
+from lead_core.champion_runs import CHAMPIONS
 from lead_core.comparison.cells import planned_cells
+from lead_core.earlier_run import champion_name
 from lead_core.errors import LeadError
 from lead_core.garbage import (
     Waste,
+    former_champions,
     remove,
     scraps,
     stale_scores,
@@ -27,6 +30,8 @@ from lead_core.garbage import (
 from lead_core.lock_file import LOCK_FILE, read_lock
 from lead_core.model import resolve_runtime
 from lead_core.params import Params, effective_params, load_params
+from lead_core.tracking import resolve_settings
+from lead_core.tracking_outbox import list_outboxes
 from lead_core.training_state import scores_folder, state_folder
 
 MEGABYTE = 1_000_000
@@ -54,6 +59,11 @@ def collect_garbage(workspace: Path, *, eval_cache_mb: int, dry_run: bool) -> It
             found += stale_scores(state / "scores", {wanted_scores(workspace)})
         except LeadError as error:
             yield f"finished batches of scoring are kept, for nobody knows whose they are: {error}"
+    if any((workspace / CHAMPIONS).glob("[!.]*")):
+        try:
+            found += former_champions(workspace / CHAMPIONS, wanted_runs(workspace))
+        except LeadError as error:
+            yield f"kept runs are kept, for nobody knows which is the champion's: {error}"
     for waste in found:
         if not dry_run:
             remove(waste)
@@ -70,7 +80,7 @@ def wanted_states(workspace: Path, layout: Layout) -> set[str]:
     if stale := [plan.stage for plan in plan_run(workspace, ["cluster"], []) if plan.reasons]:
         raise LeadError(f"{', '.join(stale)} would run anew; `lead run` first")
     params = load_params(workspace / "params.yaml")
-    inputs = read_inputs(params, layout)
+    inputs = read_inputs(params, layout, workspace)
     records = read_manifest(layout.pool, "prepare")["counts"]["kept"]
     compare = params.compare
     cells = planned_cells(compare.selectors, compare.seeds, compare.fewer_seeds)
@@ -93,6 +103,22 @@ def wanted_scores(workspace: Path) -> str:
         params.runtime.device, params.runtime.threads, params.runtime.precision
     )
     return scores_folder(workspace, scoring_key(params, model_sha256, runtime)).name
+
+
+def wanted_runs(workspace: Path) -> set[str]:
+    """Return the names of the kept runs that are of use: the champion's, and the one of the lock.
+
+    Raises LeadError where MLflow cannot say, or has yet to hear of a candidate.
+    """
+    params = load_params(workspace / "params.yaml")
+    tracking = params.tracking
+    if list_outboxes(resolve_settings(workspace, tracking.uri, tracking.experiment).outboxes):
+        raise LeadError("some of what was logged is not in MLflow yet; `lead sync` first")
+    wanted = {champion_name(params, workspace)}
+    if (workspace / LOCK_FILE).is_file():
+        start = read_lock(workspace / LOCK_FILE)["start"]
+        wanted |= set() if start is None else {Path(start["folder"]).name}
+    return wanted
 
 
 def _state_name(workspace: Path, params: Params, inputs: TrainInputs) -> str:

@@ -40,6 +40,7 @@ class Layout:
     decontamination: Path
     scores: Path
     clusters: Path
+    cluster_fit: Path
     train: Path
     evaluation: Path
     report: Path
@@ -54,6 +55,7 @@ class Layout:
             decontamination=root / "decontamination.json",
             scores=root / "scores",
             clusters=root / "clusters",
+            cluster_fit=root / "cluster_fit",
             train=run / "train",
             evaluation=run / "eval",
             report=run / "report",
@@ -92,8 +94,14 @@ def write_scores(
     pool_sha256: str,
     model_sha256: str,
     ledger: dict[str, dict[str, int]],
+    settings: dict[str, Any] | None = None,
+    taken_over: int | None = None,
 ) -> None:
-    """Write scores.parquet, embeddings.npy and the manifest of the score stage."""
+    """Write scores.parquet, embeddings.npy and the manifest of the score stage.
+
+    settings: how they were made, None where nobody will go on from them. taken_over: records whose
+    scores are of an earlier run, None without one.
+    """
     frame = pd.DataFrame(
         {
             "id": ids,
@@ -116,6 +124,10 @@ def write_scores(
             "records": len(frame),
             "ledger": ledger,
         }
+        if settings is not None:
+            manifest["settings"] = settings
+        if taken_over is not None:
+            manifest["taken_over"] = taken_over
         write_json(temporary / "manifest.json", manifest)
 
 

@@ -7,10 +7,13 @@ centred and reduced by PCA first, and a large cluster is fitted on a sample.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from lead_core.cluster_fit import ClusterFit, Reduction
 
 SET_ASIDE = -1
 
@@ -29,6 +32,12 @@ class Clusters:
     task: np.ndarray
     centroids: np.ndarray
     noise_tasks: dict[int, int]
+
+    def is_noise(self) -> np.ndarray:
+        """Return which records are noise of their difficulty cluster, bool [n]."""
+        tasks = [self.noise_tasks.get(k, -1) for k in range(SET_ASIDE, len(self.centroids))]
+        noise: np.ndarray = self.task == np.array(tasks)[self.difficulty + 1]
+        return noise
 
     def figures(self, ifd: np.ndarray) -> dict[str, Any]:
         """Return sizes and ranges per arm and task for people to read."""
@@ -123,15 +132,25 @@ def reduce_embeddings(embeddings: np.ndarray, dimensions: int, *, seed: int) -> 
 
     A record whose embedding is not finite (its loss is not either) lies at the origin.
     """
+    return _fit_reduction(embeddings, dimensions, seed=seed)[0]
+
+
+def _fit_reduction(
+    embeddings: np.ndarray, dimensions: int, *, seed: int
+) -> tuple[np.ndarray, Reduction]:
+    """Return what `reduce_embeddings` does, and how it is done to further embeddings."""
     from sklearn.decomposition import PCA
 
     finite = np.isfinite(embeddings).all(axis=1)
     known = embeddings[finite].astype(np.float64)
     dimensions = min(dimensions, *known.shape)
     reduced = np.zeros((len(embeddings), dimensions))
-    if len(known) > 1:  # one point has no direction in which it varies
-        reduced[finite] = PCA(dimensions, random_state=seed).fit_transform(known)
-    return reduced
+    if len(known) < 2:  # one point has no direction in which it varies
+        width = embeddings.shape[1]
+        return reduced, Reduction(np.zeros(width), np.zeros((dimensions, width)))
+    fitted = PCA(dimensions, random_state=seed)
+    reduced[finite] = fitted.fit_transform(known)
+    return reduced, Reduction(fitted.mean_, fitted.components_)
 
 
 def cluster_tasks(
@@ -141,25 +160,107 @@ def cluster_tasks(
 
     Above `fit_limit` points the fit sees a random sample and `approximate_predict` labels the rest.
     """
-    import hdbscan
-
     n = len(points)
     if n < 2 * min_cluster_size:
         return np.zeros(n, dtype=np.int32)
-    sample = np.sort(rng.choice(n, fit_limit, replace=False)) if n > fit_limit else np.arange(n)
+    sample = _fit_sample(n, fit_limit, rng)
+    clusterer = _fit_hdbscan(points[sample], min_cluster_size, predicts=len(sample) < n)
+    labels = np.full(n, -1, dtype=np.int32)
+    labels[sample] = clusterer.labels_
+    rest = np.setdiff1d(np.arange(n), sample, assume_unique=True)
+    labels[rest] = _approximate(clusterer, points[rest])
+    return labels
+
+
+def fit_of(
+    clusters: Clusters,
+    ids: Sequence[str],
+    ifd: np.ndarray,
+    embeddings: np.ndarray,
+    *,
+    reduced_dimensions: int,
+    fit_limit: int,
+    seed: int,
+) -> ClusterFit:
+    """Return what `clusters` were fitted by, as numbers; the rest as `cluster_pool` was given it."""
+    reduced, reduction = _fit_reduction(embeddings, reduced_dimensions, seed=seed)
+    points, tasks = [], []
+    for label in range(SET_ASIDE, len(clusters.centroids)):
+        members = np.flatnonzero(clusters.difficulty == label)
+        rng = np.random.default_rng([seed, label + 1])
+        points.append(reduced[members[_fit_sample(len(members), fit_limit, rng)]])
+        last = int(clusters.task[members].max(initial=0))
+        tasks.append(clusters.noise_tasks.get(label, last + 1))
+    return ClusterFit(
+        np.asarray(ids, dtype=np.str_),
+        ifd,
+        clusters.centroids,
+        reduction,
+        tuple(points),
+        np.array(tasks, dtype=np.int32),
+        float(clusters.is_noise().mean()),
+    )
+
+
+def predict_clusters(
+    fit: ClusterFit,
+    ifd: np.ndarray,
+    embeddings: np.ndarray,
+    eligible: np.ndarray,
+    *,
+    min_cluster_size: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return difficulty and task int32 [n] of records that `fit` has not seen.
+
+    ifd [n], embeddings [n, d], eligible [n], min_cluster_size: as for `cluster_pool`. The nearest
+    centroid, and inside it `approximate_predict` of HDBSCAN, fitted again on the same points.
+    """
+    difficulty = np.full(len(ifd), SET_ASIDE, dtype=np.int32)
+    distances = np.abs(ifd[eligible, None] - fit.centroids)
+    difficulty[eligible] = distances.argmin(axis=1)
+    reduced, task = fit.reduction.apply(embeddings), np.zeros(len(ifd), dtype=np.int32)
+    for label in np.unique(difficulty).tolist():
+        members, points = np.flatnonzero(difficulty == label), fit.points[label + 1]
+        if len(points) < 2 * min_cluster_size:
+            continue
+        clusterer = _fit_hdbscan(points, min_cluster_size, predicts=True)
+        found = _approximate(clusterer, reduced[members])
+        task[members] = np.where(found < 0, fit.tasks[label + 1], found)
+    return difficulty, task
+
+
+def merge_labels(fit: ClusterFit, difficulty: np.ndarray, task: np.ndarray) -> Clusters:
+    """Return labels [n] that are all of `fit`, be it fitted or predicted, with its noise tasks."""
+    noise = task == fit.tasks[difficulty + 1]
+    noisy = np.unique(difficulty[noise]).tolist()
+    return Clusters(difficulty, task, fit.centroids, {k: int(fit.tasks[k + 1]) for k in noisy})
+
+
+def _fit_sample(n: int, fit_limit: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the positions of the points that HDBSCAN is fitted on, of `n`."""
+    return np.sort(rng.choice(n, fit_limit, replace=False)) if n > fit_limit else np.arange(n)
+
+
+def _fit_hdbscan(points: np.ndarray, min_cluster_size: int, *, predicts: bool) -> Any:
+    import hdbscan
+
     clusterer = hdbscan.HDBSCAN(
         min_cluster_size=min_cluster_size,
         core_dist_n_jobs=1,
-        prediction_data=len(sample) < n,
+        prediction_data=predicts,
         allow_single_cluster=False,
     )
     with warnings.catch_warnings():
         # hdbscan 0.8 calls scikit-learn by an argument name that is being retired.
         warnings.simplefilter("ignore", FutureWarning)
-        clusterer.fit(points[sample])
-    labels = np.full(n, -1, dtype=np.int32)
-    labels[sample] = clusterer.labels_
-    rest = np.setdiff1d(np.arange(n), sample, assume_unique=True)
-    if len(rest) and clusterer.labels_.max() >= 0:
-        labels[rest] = hdbscan.approximate_predict(clusterer, points[rest])[0]
+        return clusterer.fit(points)
+
+
+def _approximate(clusterer: Any, points: np.ndarray) -> np.ndarray:
+    """Return labels [n] of points that the fit has not seen; -1 is noise."""
+    import hdbscan
+
+    if not len(points) or clusterer.labels_.max() < 0:
+        return np.full(len(points), -1)
+    labels: np.ndarray = hdbscan.approximate_predict(clusterer, points)[0]
     return labels

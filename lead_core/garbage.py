@@ -40,6 +40,13 @@ def _stale(states: Iterable[Path], wanted: Set[str], work: str) -> Iterator[Wast
             yield _waste(state, f"state of a {work} that params.yaml no longer asks for")
 
 
+def former_champions(folder: Path, wanted: Set[str]) -> Iterator[Waste]:
+    """Yield the kept runs in `folder` whose names are not `wanted` and that rest."""
+    for run in sorted(folder.glob("[!.]*")):
+        if run.name not in wanted and _rests(run):
+            yield _waste(run, "a run that could have become champion, and is not")
+
+
 def surplus_answers(folder: Path, limit_bytes: int) -> Iterator[Waste]:
     """Yield the least recently used answers of the evaluation cache beyond `limit_bytes` in all."""
     entries = sorted(folder.rglob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)

@@ -1,4 +1,4 @@
-"""`sources.lock.json`: what sources, benchmarks and model are, by hash, so that DVC sees them change.
+"""`sources.lock.json`: what sources, benchmarks, model and start are, by hash: DVC sees them change.
 
 A glob, URL or hub id in `params.yaml` is only a name; editing what is behind it would leave the
 pipeline "up to date". The stages depend on the lock instead, and refuse to run when it is stale.
@@ -13,6 +13,7 @@ from typing import Any
 from lead_core.assets import resolve_model
 from lead_core.benchmark_files import hash_files
 from lead_core.benchmarks import Benchmark, benchmarks_to_check, way_out
+from lead_core.earlier_run import check_start, lock_start
 from lead_core.errors import LeadError, TransientError
 from lead_core.lock_file import NEXT, PARTS, check_files
 from lead_core.mining import package_version
@@ -39,14 +40,16 @@ def build_lock(params: Params, workspace: Path) -> dict[str, Any]:
 
     Remote files are fetched. Raises LeadError for anything that is not there.
     """
+    model = _lock_model(params)
     return {
         "schema": 1,
-        "model": _lock_model(params),
+        "model": model,
         "sources": [
             _lock_source(source.uri, source.name, workspace) for source in params.data.read_from
         ],
         "benchmarks": [_lock_benchmark(each, workspace) for each in locked_benchmarks(params)],
         "evaluation": _lock_evaluation(params, workspace),
+        "start": lock_start(params, workspace, model["sha256"]),
     }
 
 
@@ -72,6 +75,8 @@ def check_lock(
         raise LeadError(f"model {current['name']} is not the locked one: {changed}; {NEXT}")
     if "evaluation" in parts:
         check_files(lock["evaluation"], _lock_evaluation(params, workspace))
+    if "start" in parts:
+        check_start(lock, params, workspace)
 
 
 def locked_benchmarks(params: Params) -> tuple[Benchmark, ...]:

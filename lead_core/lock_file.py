@@ -9,8 +9,9 @@ from lead_core.errors import LeadError
 from lead_core.storage import json_text, read_json, write_text
 
 LOCK_FILE = "sources.lock.json"
-# benchmarks: what the pool is checked against. evaluation: the files in evaluate.data_dir.
-PARTS = frozenset({"sources", "model", "benchmarks", "evaluation"})
+# benchmarks: what the pool is checked against. evaluation: the files in evaluate.data_dir. start: the
+# earlier run that grow.start_from names.
+PARTS = frozenset({"sources", "model", "benchmarks", "evaluation", "start"})
 NEXT = "run `lead lock`"
 
 

@@ -38,9 +38,30 @@ class LoopState:
     progress: RoundProgress | None = None
 
 
-def init_loop(pool: PoolView) -> LoopState:
-    """Return the state before the first round."""
-    return LoopState(0, 0, 0, 0, init_selection(pool), init_memory(pool.n_arms))
+@dataclass(frozen=True)
+class Carried:
+    """What earlier trainings left of a pool's n samples: utility float64 [n], uses int16 [n]."""
+
+    utility: np.ndarray
+    uses: np.ndarray
+
+    def count_used(self, loss: np.ndarray) -> int:
+        """Return how many samples with an offline `loss` [n] earlier trainings used."""
+        return int(np.count_nonzero(np.isfinite(loss) & (self.uses > 0)))
+
+
+def init_loop(pool: PoolView, carried: Carried | None = None) -> LoopState:
+    """Return the state before the first round; bandit and gradients begin afresh in any case."""
+    selection = init_selection(pool)
+    if carried is not None:
+        selection = restore_selection(
+            pool,
+            carried.utility.copy(),  # rounds write into it
+            carried.uses.copy(),
+            selection.bandit,
+            selection.reward_range,
+        )
+    return LoopState(0, 0, 0, 0, selection, init_memory(pool.n_arms))
 
 
 def pack_loop(state: LoopState, rng: np.random.Generator) -> PackedState:

@@ -135,6 +135,42 @@ def load_adapter(model: Any, adapter: Path) -> Any:
     return PeftModel.from_pretrained(model, str(adapter)).eval()
 
 
+def continue_adapter(model: Any, adapter: Path) -> None:
+    """Give the fresh adapter of `model` (see `add_adapter`) the weights in the folder `adapter`.
+
+    LeadError unless both are of the same LoRA settings.
+    """
+    from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
+
+    ours, theirs = model.peft_config["default"], LoraConfig.from_pretrained(str(adapter))
+    for key, name in (
+        ("rank", "r"),
+        ("alpha", "lora_alpha"),
+        ("dropout", "lora_dropout"),
+        ("target_modules", "target_modules"),
+    ):
+        got, earlier = (_plain(getattr(config, name)) for config in (ours, theirs))
+        if got != earlier:
+            raise LeadError(
+                f"params.yaml: train.lora.{key} must be that of the earlier run's adapter, "
+                f"{_shown(earlier)}, got {_shown(got)}; set it so, or grow.start_from to null"
+            )
+    set_peft_model_state_dict(model, load_peft_weights(str(adapter), device="cpu"))
+
+
+def _plain(setting: Any) -> Any:
+    """Return names of modules, which peft keeps as a set, in a fixed order."""
+    return setting if isinstance(setting, str | int | float) else sorted(setting)
+
+
+def _shown(setting: Any) -> str:
+    """Return a setting for a message: of many modules, only the first."""
+    if not isinstance(setting, list):
+        return str(setting)
+    more = f", ... ({len(setting)} modules)" if len(setting) > 3 else ""
+    return ", ".join(setting[:3]) + more
+
+
 @dataclass(frozen=True)
 class Batch:
     """Right-padded token ids with the places where response tokens are predicted.

@@ -285,6 +285,31 @@ class ClusterParams(Section):
     )
 
 
+class GrowParams(Section):
+    """Going on from an earlier run on a pool that has grown since (docs/growing.md)."""
+
+    start_from: str | None = Field(
+        min_length=1,
+        description="folder with the artifacts of an earlier run, or champion: the training behind "
+        "tracking.champion; its scores, labels, adapter and utilities are taken over; null: nothing is",
+    )
+    max_new_fraction: float = Field(
+        ge=0, le=1, description="records that the clusters were not fitted on; more: fitted anew"
+    )
+    max_ifd_distance: float = Field(
+        ge=0,
+        le=1,
+        description="Kolmogorov-Smirnov distance of their IFD from the fitted records', less what "
+        "chance makes (95 %); more: fitted anew",
+    )
+    max_noise_rise: float = Field(
+        ge=0,
+        le=1,
+        description="share of them without a task cluster, less that of the fitted records; more: "
+        "fitted anew",
+    )
+
+
 class SelectParams(Section):
     """How many samples, and by which rule."""
 
@@ -547,6 +572,7 @@ class Params(Section):
     data: DataParams
     score: ScoreParams
     cluster: ClusterParams
+    grow: GrowParams
     select: SelectParams
     bandit: BanditParams
     utility: UtilityParams

@@ -20,7 +20,7 @@ from lead_core.errors import LeadError
 from lead_core.gradients import RoundGradient, SketchPlan, plan_sketch
 from lead_core.ledger import CostLedger
 from lead_core.loop_checkpoint import from_checkpoint, to_checkpoint
-from lead_core.loop_state import LoopState, init_loop
+from lead_core.loop_state import Carried, LoopState, init_loop
 from lead_core.pool import TextColumn
 from lead_core.round_progress import RoundProgress
 from lead_core.round_rule import Limits, ReadOff, RoundRule, UtilitySettings
@@ -63,7 +63,8 @@ class RoundLoop:
     checkpoint_every_steps: also save inside a round, so many pieces of work after the last checkpoint;
     None: never. measure: current loss of given samples (only `iterative` calls it). monitor: held-out
     loss after a round, or None. on_round: told of each finished round, and before a resume again of
-    the earlier ones. on_start: told between the two, when training begins.
+    the earlier ones. on_start: told between the two, when training begins. carried: utilities and uses
+    to begin with; None: offline losses, and none.
     """
 
     trainer: Trainer
@@ -84,6 +85,7 @@ class RoundLoop:
     on_start: Callable[[], None]
     on_round: Callable[[RoundReport], None]
     stop_requested: Callable[[], bool]
+    carried: Carried | None = None
 
     @property
     def rule(self) -> RoundRule:
@@ -139,7 +141,7 @@ class RoundLoop:
     def _resume(self, rng: np.random.Generator) -> LoopState:
         checkpoint = self.store.load_latest()
         if checkpoint is None:
-            state = init_loop(self.pool.view)
+            state = init_loop(self.pool.view, self.carried)
         else:
             state = from_checkpoint(checkpoint, self.pool.view, self.trainer, rng, self.ledger)
         self.ledger.add("replayed", *self.store.begin_attempt(state.work_done))

@@ -169,6 +169,18 @@ def fetch_champion(settings: TrackingSettings, name: str, folder: Path) -> Champ
         return download_champion(_connect(settings).client, settings.uri, name, folder)
 
 
+def champion_train_hash(settings: TrackingSettings, name: str) -> str:
+    """Return the hash of the training behind the champion of the registered model `name`.
+
+    Raises LeadError as `fetch_champion` does.
+    """
+    with _failing_in_one_line(settings):
+        from lead_core.tracking_download import TRAIN_HASH_TAG, find_champion
+
+        _, run = find_champion(_connect(settings).client, name)
+        return str(run.data.tags.get(TRAIN_HASH_TAG))
+
+
 def share_view(settings: TrackingSettings) -> str:
     """Give the experiment the view of `tracking_view`; return its id. LeadError without MLflow."""
     with _failing_in_one_line(settings):

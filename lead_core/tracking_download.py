@@ -40,16 +40,8 @@ def download_champion(client: Any, uri: str, name: str, folder: Path) -> Champio
     uri: the MLflow that `client` talks to. Raises LeadError when there is no champion, and when
     something of it is absent or is not what its training wrote; else MLflow's errors.
     """
-    version = champion_version(client, name)
-    if version is None:
-        raise LeadError(
-            f"MLflow has no champion of the registered model {name!r}; `lead run evaluate --force` "
-            "registers the adapter that is here, if it is better than the base model"
-        )
-    run = run_of(client, version)
+    version, run = find_champion(client, name)
     called = f"champion {name} version {version.version}"
-    if run is None:
-        raise LeadError(f"{called}: its run {version.run_id} is not in MLflow any more; {_ADVICE}")
     champion = Champion(
         name, str(version.version), version.run_id, run.info.run_name, run.data.params
     )
@@ -57,6 +49,26 @@ def download_champion(client: Any, uri: str, name: str, folder: Path) -> Champio
     _download_adapter(version.source, uri, folder)
     _check(folder, run.data.tags.get(TRAIN_HASH_TAG), called)
     return champion
+
+
+def find_champion(client: Any, name: str) -> tuple[Any, Any]:
+    """Return the version of the registered model `name` that is champion, and its run.
+
+    Raises LeadError when there is none, or its run is gone; else MLflow's errors.
+    """
+    version = champion_version(client, name)
+    if version is None:
+        raise LeadError(
+            f"MLflow has no champion of the registered model {name!r}; `lead run evaluate --force` "
+            "registers the adapter that is here, if it is better than the base model"
+        )
+    run = run_of(client, version)
+    if run is None:
+        raise LeadError(
+            f"champion {name} version {version.version}: its run {version.run_id} is not in MLflow any "
+            f"more; {_ADVICE}"
+        )
+    return version, run
 
 
 _ADVICE = "give the alias to a version whose run is whole, or train again"

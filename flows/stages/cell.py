@@ -12,7 +12,7 @@ from typing import Any
 from flows.stages.base import load_base, measure
 from flows.stages.train import run_training
 from lead_core.artifacts import Layout, read_manifest
-from lead_core.comparison.cells import COMPARISON_TAG, Cell
+from lead_core.comparison.cells import COMPARISON_TAG, Cell, check_no_start
 from lead_core.comparison.identity import comparison_id
 from lead_core.comparison.record import describe_cell, measured_on
 from lead_core.model import load_adapter, resolve_runtime
@@ -26,6 +26,7 @@ from lead_core.training_state import mark_finished
 
 def cell(params: Params, layout: Layout, workspace: Path) -> str:
     """Train and measure the cell that `params` name; write its folder below artifacts/compare."""
+    check_no_start(params.grow.start_from)  # here too: DVC can be asked for a cell by hand
     own = Cell(params.select.selector, params.seed)
     runtime = resolve_runtime(
         params.runtime.device, params.runtime.threads, params.runtime.precision

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lead_core.artifacts import Layout, adapter_hash, check_chain, read_manifest
 from lead_core.assets import resolve_model
 from lead_core.benchmark_files import hash_files
+from lead_core.champion_runs import keep_run
 from lead_core.chat import load_tokenizer
 from lead_core.evaluation import TaskTimes, load_tasks, summarise
 from lead_core.evaluation import evaluate as run_evaluation
@@ -89,20 +91,28 @@ def evaluate(params: Params, layout: Layout, workspace: Path) -> str:
         )
         _record(run, results, layout)
         if params.tracking.champion:
-            offer_champion(run, params.tracking.champion, results, layout.evaluation)
+            keep = partial(keep_run, workspace, layout)
+            offer_champion(run, params.tracking.champion, results, layout.evaluation, keep)
     summary = summarise(results)
     return f"{summary}\npromotion: {run.verdict}" if params.tracking.champion else summary
 
 
 def offer_champion(
-    run: TrackedRun, champion: str, results: Mapping[str, Any], evaluation: Path
+    run: TrackedRun,
+    champion: str,
+    results: Mapping[str, Any],
+    evaluation: Path,
+    keep: Callable[[], None] | None = None,
 ) -> None:
     """Offer the adapter as champion, where it is better than the base model.
 
-    champion: name of the registered model. evaluation: the folder of the results.
+    champion: name of the registered model. evaluation: the folder of the results. keep: called
+    before MLflow can make it the champion.
     """
     verdict = judge(results["paired"].get(f"{HELDOUT}/loss"), "the base model")
     if verdict.passed:
+        if keep is not None:
+            keep()
         heldout = evaluation / "heldout.parquet"
         run.offer_champion(champion, heldout, results["inputs"]["model_sha256"])
     else:

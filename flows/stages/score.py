@@ -7,6 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,10 @@ import lead_core.scoring
 from lead_core.artifacts import Layout, check_chain, read_manifest, write_scores
 from lead_core.assets import resolve_model
 from lead_core.chat import assistant_header, load_tokenizer
+from lead_core.earlier_run import read_start
+from lead_core.earlier_scores import find_earlier_scores
 from lead_core.ledger import CostLedger, count_forwards
+from lead_core.method_version import METHOD_VERSION
 from lead_core.model import (
     ResolvedRuntime,
     ResponseLoss,
@@ -62,6 +66,17 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
     ledger = CostLedger()
     count_forwards(decoder_of(loss.causal_lm), ledger)
     samples = pool.encoded(np.arange(len(pool.ids)))
+    lengths = np.array([len(sample.input_ids) for sample in samples])
+    response_lengths = lengths - np.array([sample.response_start for sample in samples])
+    settings = scoring_settings(params, runtime)
+    start = read_start(params, workspace)
+    earlier = find_earlier_scores(
+        None if start is None else start.layout,
+        pool.ids,
+        lengths,
+        response_lengths,
+        settings=settings,
+    )
     warmup = params.score.warmup
     warmed = (
         None
@@ -79,9 +94,9 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
     kept = ScoredBatches(scores_folder(workspace, scoring_key(params, model.sha256, runtime)))
     claim_state(kept.folder)
     with ledger.charged_to("offline"):
-        scores = score_pool(
+        new = score_pool(
             loss,
-            samples,
+            [samples[i] for i in earlier.missing],
             header=assistant_header(tokenizer),
             pad_id=tokenizer.eos_token_id,
             batch_tokens=params.score.batch_tokens,
@@ -90,16 +105,18 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
             kept=kept,
         )
     ledger.add("offline", kept.sequences, kept.tokens)
-    lengths = np.array([len(sample.input_ids) for sample in samples])
+    scores = earlier.complete(new)
     write_scores(
         layout.scores,
         scores,
         ids=list(pool.ids),
         tokens=lengths,
-        response_tokens=lengths - np.array([sample.response_start for sample in samples]),
+        response_tokens=response_lengths,
         pool_sha256=manifest["pool_sha256"],
         model_sha256=model.sha256,
         ledger=ledger.as_dict(),
+        settings=settings,
+        taken_over=None if start is None else earlier.taken_over,
     )
     # Only of the forwards, and named by what they gave: the stage's own row holds loading too.
     scores_sha256 = read_manifest(layout.scores, "score")["scores_sha256"]
@@ -116,11 +133,16 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
     mark_finished(kept.folder)
     aside = Counter(reason for reason in scores.set_aside() if reason)
     set_aside = ", ".join(f"{n} {reason}" for reason, n in sorted(aside.items())) or "none"
+    said = ""
+    if start is not None:
+        why = f": {earlier.reason}" if earlier.reason else ""
+        said = f"; {earlier.taken_over} records have their scores of the earlier run{why}"
     return (
         f"scored {len(samples)} records: median loss {np.nanmedian(scores.loss):.3f} nats/token, "
         f"median IFD {np.nanmedian(scores.ifd):.3f}; set aside: {set_aside}; "
         f"{ledger.sequences['offline']} forwards"
         + (f", {kept.sequences} of them kept from before" if kept.sequences else "")
+        + said
     )
 
 
@@ -136,3 +158,14 @@ def scoring_key(params: Params, model_sha256: str, runtime: ResolvedRuntime) -> 
             "trust_remote_code": params.model.trust_remote_code,
         }
     )
+
+
+def scoring_settings(params: Params, runtime: ResolvedRuntime) -> dict[str, Any]:
+    """Return what decides a record's scores beyond its tokens, the model and the last float bits."""
+    return {
+        "attention": params.runtime.attention,
+        "device": runtime.device,
+        "precision": runtime.precision,
+        "method_version": METHOD_VERSION,
+        **params.score.model_dump(mode="json", exclude={"batch_tokens"}),
+    }

@@ -16,6 +16,7 @@ import numpy as np
 
 from lead_core.artifacts import (
     Layout,
+    adapter_hash,
     check_chain,
     read_clusters,
     read_manifest,
@@ -23,15 +24,18 @@ from lead_core.artifacts import (
     write_training,
 )
 from lead_core.assets import ResolvedModel, resolve_model
+from lead_core.carried_use import read_carried, write_utilities
 from lead_core.chat import Encoded, load_tokenizer
 from lead_core.checkpoint import CheckpointStore
+from lead_core.earlier_run import Start, read_start
 from lead_core.errors import LeadError
 from lead_core.ledger import CostLedger, count_forwards
-from lead_core.loop_state import LoopState
+from lead_core.loop_state import Carried, LoopState
 from lead_core.model import (
     ResolvedRuntime,
     ResponseLoss,
     add_adapter,
+    continue_adapter,
     decoder_of,
     load_model,
     resolve_runtime,
@@ -60,25 +64,35 @@ LIBRARIES = ("accelerate", "numpy", "peft", "torch", "transformers")  # whose up
 
 @dataclass(frozen=True)
 class Trained:
-    """A training whose outputs are written: what to say of it, and the folder of its state."""
+    """A training whose outputs are written: what to say of it, its state's folder, where it ended."""
 
     summary: str
     state: Path
+    pool: Pool
+    last: LoopState
 
 
 @dataclass(frozen=True)
 class TrainInputs:
-    """What the train stage reads, checked to belong together."""
+    """What the train stage reads, checked to belong together.
+
+    adapter, carried: of the earlier run that training starts from, if any.
+    """
 
     model: ResolvedModel
     pool: Pool
     heldout: Any
     manifest: dict[str, str]
     offline: dict[str, int]
+    adapter: Path | None = None
+    carried: Carried | None = None
 
 
-def read_inputs(params: Params, layout: Layout) -> TrainInputs:
-    """Read pool, scores and clusters; LeadError when one was made from another of the others."""
+def read_inputs(params: Params, layout: Layout, workspace: Path) -> TrainInputs:
+    """Read pool, scores and clusters, and what `grow.start_from` names.
+
+    LeadError when one was made from another of the others.
+    """
     model = resolve_model(params.model.name, params.model.revision)
     pool_manifest = read_manifest(layout.pool, "prepare")
     scores, scores_manifest = read_scores(layout.scores, SCORE_COLUMNS)
@@ -103,12 +117,44 @@ def read_inputs(params: Params, layout: Layout) -> TrainInputs:
         "clusters_sha256": clusters_manifest["clusters_sha256"],
     }
     offline = scores_manifest["ledger"]["offline"]
-    return TrainInputs(model, pool, open_heldout(layout.pool, verify=True), hashes, offline)
+    heldout = open_heldout(layout.pool, verify=True)
+    inputs = TrainInputs(model, pool, heldout, hashes, offline)
+    start = read_start(params, workspace)
+    return inputs if start is None else _starting_from(start, inputs)
+
+
+def _starting_from(start: Start, inputs: TrainInputs) -> TrainInputs:
+    """Add to `inputs` the adapter and the use of the earlier run `start`.
+
+    LeadError where that run was trained on what is held out now: its losses would be no measure.
+    """
+    adapter = start.layout.train / "adapter"
+    expected = read_manifest(start.layout.train, "train")["adapter_sha256"]
+    if adapter_hash(adapter) != expected:
+        raise LeadError(
+            f"params.yaml: grow.start_from: {adapter} is not what its training wrote (hash "
+            f"{expected[:12]}... recorded); copy that run's artifacts anew"
+        )
+    heldout = inputs.heldout.ids
+    seen = heldout[read_carried(start.layout.train, heldout, np.zeros(len(heldout))).uses > 0]
+    if len(seen):
+        raise LeadError(
+            f"{len(seen)} held-out records were trained on by the run to start from (the first: "
+            f"{seen[0]}); set seed as it was, lower data.heldout_per_source, or start from null"
+        )
+    return replace(
+        inputs,
+        manifest={**inputs.manifest, "started_from": start.sha256},
+        adapter=adapter,
+        carried=read_carried(start.layout.train, inputs.pool.ids, inputs.pool.view.loss),
+    )
 
 
 def train(params: Params, layout: Layout, workspace: Path) -> str:
     """Train and write the outputs; return a summary. States of other finished trainings go."""
     trained = run_training(params, layout, workspace)
+    pool = trained.pool
+    write_utilities(layout.train, pool.ids, pool.view, trained.last.selection)
     drop_finished_states(workspace)
     mark_finished(trained.state)
     return trained.summary
@@ -132,7 +178,7 @@ def run_training(
     for change in changes:
         print(change, flush=True)
     selector = get_selector(params.select.selector)
-    inputs = read_inputs(params, layout)
+    inputs = read_inputs(params, layout, workspace)
     runtime = resolve_runtime(
         params.runtime.device, params.runtime.threads, params.runtime.precision
     )
@@ -155,7 +201,9 @@ def run_training(
         ),
         parent_key=parent_key,
     ) as run:
-        limits = training_limits(params, inputs.pool.view.loss, whole_pool=selector.whole_pool)
+        limits = training_limits(
+            params, inputs.pool.view.loss, whole_pool=selector.whole_pool, carried=inputs.carried
+        )
         loop, model, tokenizer = build_loop(params, inputs, runtime, state, limits)
         recorder = Recorder(run, layout.train / "timings.jsonl", loop.trainer.learning_rate_at)
         loop = replace(loop, on_start=recorder.start, on_round=recorder.take)
@@ -166,7 +214,7 @@ def run_training(
         _record(run, layout, inputs, loop, recorder, train_hash)
         run.log_adapter(model, tokenizer, inputs.model.path)
     _note_times(layout, loop, recorder, time.monotonic() - started)
-    return Trained(_summary(loop, last), state)
+    return Trained(_summary(loop, last, recorder), state, inputs.pool, last)
 
 
 def training_key(params: Params, inputs: TrainInputs, runtime: ResolvedRuntime) -> str:
@@ -264,6 +312,8 @@ def build_loop(
         target_modules=lora.target_modules,
         seed=params.seed,
     )
+    if inputs.adapter is not None:
+        continue_adapter(model, inputs.adapter)
     ledger = CostLedger()
     loss = ResponseLoss(model, runtime)
     count_forwards(decoder_of(model), ledger)
@@ -311,15 +361,25 @@ def build_loop(
         on_start=lambda: None,
         on_round=lambda report: None,
         stop_requested=lambda: False,
+        carried=inputs.carried,
     )
     return loop, model, tokenizer
 
 
-def training_limits(params: Params, loss: np.ndarray, *, whole_pool: bool) -> Limits:
+def training_limits(
+    params: Params, loss: np.ndarray, *, whole_pool: bool, carried: Carried | None = None
+) -> Limits:
     """Return when training stops; `full` is one epoch over the pool, outside the budget.
 
-    loss [n]: offline losses; records where it is no number cannot be trained on.
+    loss [n]: offline losses; records where it is no number cannot be trained on. A budget is of this
+    training: samples that earlier ones trained on, the `carried`, do not count in it.
     """
+    limits = _own_limits(params, loss, whole_pool=whole_pool)
+    used = 0 if carried is None else carried.count_used(loss)
+    return replace(limits, distinct=limits.distinct + used)
+
+
+def _own_limits(params: Params, loss: np.ndarray, *, whole_pool: bool) -> Limits:
     select, pool_size = params.select, len(loss)
     if whole_pool:
         return one_epoch(loss)
@@ -415,16 +475,18 @@ def _write(
 ) -> None:
     # What a kill made us repeat depends on the kill, so it is no part of a versioned output.
     ledger = {k: v for k, v in loop.ledger.as_dict().items() if k != "replayed"}
+    carried = inputs.carried
+    used_before = 0 if carried is None else carried.count_used(inputs.pool.view.loss)
     manifest = {
         "selector": loop.selector.name,
         "fixed": dict(loop.selector.fixes),
         "seed": params.seed,
         "precision": loop.trainer.accelerator.unwrap_model(loop.trainer.loss).runtime.precision,
         "threads": params.runtime.threads,
-        "budget": loop.limits.distinct,
+        "budget": loop.limits.distinct - used_before,
         "pool_size": len(inputs.pool.ids),
         "visits": last.visits,
-        "distinct": last.selection.distinct,
+        "distinct": _distinct(recorder),
         "rounds": last.round,
         "steps": loop.trainer.steps_done,
         "skipped_steps": last.skipped_steps,
@@ -457,7 +519,7 @@ def _record(
     run.log_metrics(
         {
             "train/visits": len(recorder.samples),
-            "train/distinct": len({sample["id"] for sample in recorder.samples}),
+            "train/distinct": _distinct(recorder),
             "train/rounds": len(recorder.rounds),
             "train/skipped_steps": sum(len(row["skipped"]) for row in recorder.rounds),
         }
@@ -475,13 +537,18 @@ def _record(
     run.set_tags({"lead.train_hash": train_hash})
 
 
-def _summary(loop: RoundLoop, last: LoopState) -> str:
+def _distinct(recorder: Recorder) -> int:
+    """Return how many samples this training used."""
+    return len({sample["id"] for sample in recorder.samples})
+
+
+def _summary(loop: RoundLoop, last: LoopState, recorder: Recorder) -> str:
     """Say in one line what was trained and what it forwarded."""
     spent = loop.ledger.sequences
     skipped = f" ({last.skipped_steps} skipped)" if last.skipped_steps else ""
     return (
         f"trained {loop.selector.name}: {last.round} rounds, {loop.trainer.steps_done} steps{skipped}, "
-        f"{last.visits} samples ({int(np.count_nonzero(last.selection.uses))} distinct of "
+        f"{last.visits} samples ({_distinct(recorder)} distinct of "
         f"{len(loop.pool.ids)}); forwards: {spent['offline']} offline, {spent['selection']} to "
         f"select, {spent['training']} in training"
     )

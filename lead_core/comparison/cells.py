@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lead_core.errors import LeadError
+
 BASE = "base"  # the untuned model: no selector and no seed
 COMPARISON_TAG = "lead.comparison"  # of MLflow runs
 
@@ -35,3 +37,12 @@ def planned_cells(
         for name in selectors
         if place < fewer_seeds.get(name, len(seeds))
     ]
+
+
+def check_no_start(start_from: str | None) -> None:
+    """Raise LeadError where a run would start from an earlier one: cells start from the base model."""
+    if start_from is not None:
+        raise LeadError(
+            f"params.yaml: grow.start_from must be null for a comparison, got {start_from!r}: its "
+            "trainings all start from the base model"
+        )
