@@ -64,7 +64,7 @@ def forget(folder: Path, first: str) -> None:
     for stage in gone:
         del lock["stages"][stage]
     (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
-    for name in (".dvc/cache", ".lead_state", "mlartifacts"):
+    for name in (".dvc/cache/runs", ".lead_state", "mlartifacts"):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "mlflow.db").unlink()
     for name in ("train", "eval", "report"):
