@@ -33,7 +33,7 @@ test-slow: $(INSTALLED) ## the tests on the real model and with real servers
 	$(BIN)/python -m pytest -m slow
 
 faults: $(INSTALLED) ## kill, fill and damage runs at random; counts how many survived (over an hour)
-	$(BIN)/python -m pytest -m faults --fault-record results/faults/faults.json
+	$(BIN)/python -m pytest -m faults --fault-record=results/faults/faults.json
 
 MINUTES ?= 30
 SEED ?= 0
