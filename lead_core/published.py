@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/results.md, from the files under `results/`.
+"""The tables of README.md and docs/, from the files under `results/`.
 
 ``python -m lead_core.published`` writes them anew between their marks, ``<!-- results: NAME -->`` and
 ``<!-- end of NAME -->``; a test keeps the pages current.
@@ -20,10 +20,11 @@ from lead_core.records import Reason
 from lead_core.statistics import PairedDifference, holm, paired_difference, paired_t_p
 from lead_core.storage import read_json, write_text
 
-PAGES = ("README.md", "docs/informative.md", "docs/results.md")
+PAGES = ("README.md", "docs/informative.md", "docs/operations.md", "docs/results.md")
 COMPARISON = "reference/7c56d46663ea26d8/comparison.json"
 FIDELITY = "fidelity"
 BENCHMARKS = "benchmarks"
+FAULTS = "faults/faults.json"
 SIGNIFICANT = 0.05
 PROPOSED = "informative"
 GOAL = 1.25  # times the baseline's gain, see docs/informative.md
@@ -384,6 +385,41 @@ def _differs(pair: Mapping[str, Any]) -> bool:
     return bool(pair["mcnemar_p"] < SIGNIFICANT)
 
 
+def faults(results: Path) -> str:
+    """Return what the fault suite injected and survived, by the name of its tests.
+
+    A file without any fault, or none at all, says how to make one.
+    """
+    path = results / FAULTS
+    found = read_json(path, made_by="make faults") if path.exists() else {"faults": []}
+    if not found["faults"]:
+        return "No run is kept yet: `make faults`."
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for fault in found["faults"]:
+        rows.setdefault(fault["name"], []).append(fault)
+    heads = {
+        "fault, and what has to hold": "---",
+        "injected": "---:",
+        "survived": "---:",
+        "seconds lost": "---:",
+    }
+    lines = [[name, *_survived(group)] for name, group in rows.items()]
+    lines.append(["**in all**", *_survived(found["faults"])])
+    missing = found["faults_planned"] - found["faults_injected"]
+    state = f" {missing} more of the suite did not come to be injected." if missing else ""
+    return _table(heads, lines) + (
+        f"\n\nCommit `{found['commit'][:12]}`. Seconds lost: what was interrupted and its rerun took "
+        f"longer than an undisturbed run, where that was timed.{state}"
+    )
+
+
+def _survived(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return how many faults were injected and survived, and the seconds lost if any were timed."""
+    lost = [fault["seconds_lost"] for fault in group if fault["seconds_lost"] is not None]
+    survived = sum(fault["survived"] for fault in group)
+    return [str(len(group)), str(survived), f"{sum(lost):,.0f}" if lost else ""]
+
+
 def _figure(means: pd.DataFrame, group: str, name: str, figure: str) -> str:
     return f"{means[figure][(group, name)]:.3f}"
 
@@ -399,6 +435,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "comparison-picks": comparison_picks,
     "fidelity": fidelity,
     "benchmarks": benchmarks,
+    "faults": faults,
     "confirmation": confirmation,
     "confirmation-short": confirmation_short,
     "confirmation-goals": confirmation_goals,
