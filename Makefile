@@ -32,8 +32,8 @@ test: $(INSTALLED) ## the default tests
 test-slow: $(INSTALLED) ## the tests on the real model and with real servers
 	$(BIN)/python -m pytest -m slow
 
-faults: $(INSTALLED) ## kill, fill and damage runs at random; prints how many survived (over an hour)
-	$(BIN)/python -m pytest -m faults
+faults: $(INSTALLED) ## kill, fill and damage runs at random; counts how many survived (over an hour)
+	$(BIN)/python -m pytest -m faults --fault-record=results/faults/faults.json
 
 MINUTES ?= 30
 SEED ?= 0

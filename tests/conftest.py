@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches for a hub
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+from fault_record import FaultRecord
 from hypothesis import settings
 
 settings.register_profile("steady", deadline=None)  # time is no property of a test
 settings.load_profile("steady")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fault-record", type=Path, help="a JSON file for what -m faults did")
+
+
+def pytest_configure(config):
+    out = config.getoption("--fault-record")
+    config.pluginmanager.register(FaultRecord(out, config.invocation_params.args))
+
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<s>' + message['role'] + '\n' + message['content'] + '</s>' "

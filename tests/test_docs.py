@@ -2,6 +2,8 @@
 
 import ast
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,18 @@ def test_footnotes_of_the_comparison_are_all_used_and_all_defined():
     text = (ROOT / "docs/peers.md").read_text()
     defined = set(re.findall(r"^\[\^([\w-]+)\]:", text, flags=re.MULTILINE))
     assert set(re.findall(r"\[\^([\w-]+)\](?!:)", text)) == defined
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_finds_nothing_to_say_about_the_unit_of_the_operations_page(tmp_path):
+    page = (ROOT / "docs/operations.md").read_text()
+    (unit,) = re.findall(r"^```ini\n(\[Unit\].*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    program = tmp_path / ".venv/bin/lead"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    service = tmp_path / "lead.service"
+    service.write_text(unit.replace("/srv/lead", str(tmp_path)))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(service)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")

@@ -7,6 +7,7 @@ test_records.py; here whole files go the way that `lead run prepare` and `lead d
 import gzip
 import json
 import os
+import re
 import time
 import tracemalloc
 import zipfile
@@ -29,6 +30,7 @@ from lead_core.readers import read_file
 from lead_core.records import Reason, Rejection, convert, unfold
 from lead_core.sources import resolve_files
 
+COUNTED = re.compile(r"(\d+)\s+odd\s+or\s+broken\s+files\s+and\s+(\d+)\s+refused\s+whole")
 GOOD = '{"prompt": "2 + 2?", "response": "4"}'
 TURNS = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}'
 
@@ -163,6 +165,18 @@ REFUSED = {
     "unknown.txt": (GOOD.encode(), "the format is not known by this name; expected one of "),
     "without-suffix": (GOOD.encode(), "the format is not known by this name; expected one of "),
 }
+
+
+def test_pages_that_count_the_corpus_count_right():
+    root = Path(__file__).parents[1]
+    pages = [root / "README.md", *sorted(root.glob("docs/*.md"))]
+    told = {
+        page.name: [int(number) for pair in COUNTED.findall(page.read_text()) for number in pair]
+        for page in pages
+    }
+    said = {name: numbers for name, numbers in told.items() if numbers}
+    assert "operations.md" in said
+    assert set(map(tuple, said.values())) == {(len(CASES), len(REFUSED))}
 
 
 def write(folder: Path, name: str, content) -> Path:

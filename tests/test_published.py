@@ -7,6 +7,7 @@ import pytest
 from lead_core.errors import LeadError
 from lead_core.published.benchmarks import benchmarks
 from lead_core.published.comparison import COMPARISON
+from lead_core.published.faults import FAULTS
 from lead_core.published.pages import PAGES, PICTURES, TABLES, fill
 from lead_core.statistics import paired_difference
 from lead_core.storage import read_json, write_json
@@ -115,6 +116,26 @@ def test_benchmarks_stand_beside_the_base_model_and_what_differs_from_it_is_bold
 
 def test_before_a_run_is_kept_the_page_says_how_to_make_one(tmp_path):
     assert benchmarks(tmp_path) == "No run is kept yet: `make benchmarks DATA=FOLDER`."
+
+
+def test_faults_are_told_by_their_tests_with_what_was_not_injected(tmp_path):
+    assert TABLES["faults"](tmp_path) == "No run is kept yet: `make faults`."
+    kills = [
+        {"name": "a kill", "case": case, "survived": True, "seconds_lost": lost}
+        for case, lost in (("dvc-1", 20.4), ("stage-2", 1000.0))
+    ]
+    disk = {"name": "a full disk", "case": "train", "survived": False, "seconds_lost": None}
+    record = {"commit": "0123456789abcdef", "faults_planned": 5, "faults_injected": 3}
+    write_json(tmp_path / FAULTS, {**record, "faults": [kills[0], disk, kills[1]]})
+    head, _, *rows, _, note = TABLES["faults"](tmp_path).splitlines()
+    assert head == "| fault, and what has to hold | injected | survived | seconds lost |"
+    assert rows == [
+        "| a kill | 2 | 2 | 1,020 |",
+        "| a full disk | 1 | 0 |  |",
+        "| **in all** | 3 | 2 | 1,020 |",
+    ]
+    assert note.startswith("Commit `0123456789ab`. ")
+    assert note.endswith(" 2 more of the suite did not come to be injected.")
 
 
 def confirming(tmp_path, folder, losses, *, base=1.5, exchanged=None, visits=160):

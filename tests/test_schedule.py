@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import yaml
 from toy_workspace import (
     REPOSITORY,
     environment,
@@ -169,6 +170,17 @@ def test_a_scheduled_run_runs_on_our_own_server_and_ends_with_it(serve, tmp_path
     process.send_signal(number)
     process.communicate(timeout=120)
     wait_for(lambda: not processes_in(tmp_path), seconds=120)
+
+
+def test_the_automation_is_one_that_prefect_takes():
+    from prefect.events.schemas.automations import AutomationCore
+
+    (described,) = yaml.safe_load((REPOSITORY / "prefect-automations.yaml").read_text())[
+        "automations"
+    ]
+    automation = AutomationCore.model_validate(described)
+    assert automation.trigger.posture == "Proactive"
+    assert [action.type for action in automation.actions] == ["change-flow-run-state"]
 
 
 @pytest.mark.slow

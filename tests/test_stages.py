@@ -47,7 +47,7 @@ def environment() -> dict[str, str]:
     return {**kept, "PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
-def call(workspace: Path, module: str, *arguments: str, code: int = 0, seconds: float = 300) -> str:
+def call(workspace: Path, module: str, *arguments: str, code: int = 0, seconds: float = 900) -> str:
     """Run a Python module (or the `lead` command) in the workspace and return what it printed."""
     start = ["-c", "from flows.cli import main; main()"] if module == "lead" else ["-m", module]
     done = subprocess.run(

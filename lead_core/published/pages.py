@@ -19,16 +19,18 @@ from lead_core.published.confirmation import (
     confirmation_picture,
     confirmation_short,
 )
+from lead_core.published.faults import faults
 from lead_core.published.fidelity import fidelity
 from lead_core.published.learning_rates import learning_rates
 from lead_core.storage import write_bytes, write_text
 
-PAGES = ("README.md", "docs/informative.md", "docs/results.md")
+PAGES = ("README.md", "docs/informative.md", "docs/operations.md", "docs/results.md")
 TABLES: dict[str, Callable[[Path], str]] = {
     "comparison-cost": comparison_cost,
     "comparison-picks": comparison_picks,
     "fidelity": fidelity,
     "benchmarks": benchmarks,
+    "faults": faults,
     "confirmation": confirmation,
     "confirmation-short": confirmation_short,
     "confirmation-goals": confirmation_goals,
