@@ -7,7 +7,7 @@ work gives equal bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,8 +92,14 @@ def write_scores(
     pool_sha256: str,
     model_sha256: str,
     ledger: dict[str, dict[str, int]],
+    scoring_model_sha256: str | None = None,
 ) -> None:
-    """Write scores.parquet, embeddings.npy and the manifest of the score stage."""
+    """Write scores.parquet, embeddings.npy and the manifest of the score stage.
+
+    tokens [n]: of the pool's records as they are trained on; response_tokens [n]: those that the
+    scores are means over. scoring_model_sha256: of the model that scored, if it is not the pool's,
+    whose is `model_sha256`.
+    """
     frame = pd.DataFrame(
         {
             "id": ids,
@@ -116,7 +122,14 @@ def write_scores(
             "records": len(frame),
             "ledger": ledger,
         }
+        if scoring_model_sha256 not in (None, model_sha256):
+            manifest["scoring_model_sha256"] = scoring_model_sha256
         write_json(temporary / "manifest.json", manifest)
+
+
+def scored_by(manifest: Mapping[str, Any]) -> str:
+    """Return the hash of the model that made the scores of this manifest."""
+    return str(manifest.get("scoring_model_sha256", manifest["model_sha256"]))
 
 
 def read_scores(
