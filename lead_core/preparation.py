@@ -165,7 +165,8 @@ def prepare_pool(
 
 def _lock_hash(lock: Mapping[str, Any]) -> str:
     """Return the hash of what the pool was made from; a benchmark's hits show in the pool itself."""
-    made_from = {part: lock[part] for part in lock if part not in ("benchmarks", "evaluation")}
+    others = ("scoring_model", "benchmarks", "evaluation")
+    made_from = {part: lock[part] for part in lock if part not in others}
     return hashlib.sha256(json_text(made_from).encode()).hexdigest()
 
 
