@@ -130,7 +130,7 @@ def test_records_that_the_scoring_model_cannot_read_are_set_aside_with_their_rea
     assert "set aside: " in said
     assert "4 not_scored_template, 1 not_scored_too_long" in said
     found = table(workspace)
-    out = found["set_aside"].fillna("").str.startswith("not_scored")
+    out = found["set_aside"].fillna("").str.startswith("not_scored").astype(bool)
     assert out.sum() == 5
     assert found.loc[out, ["loss", "response_loss", "ifd"]].isna().all(axis=None)
     assert (found["response_tokens"] == 0).equals(out)
