@@ -660,7 +660,8 @@ def _show_plan(workspace: Path, stages: list[str], *, as_json: bool) -> None:
     problem = source_lock_problem(workspace)
     plans = plan_run(workspace, stages, [SOURCE_LOCK] if problem else [])
     wanted = [plan.stage for plan in plans if plan.reasons]
-    estimate = estimate_run(workspace, wanted, load_params(workspace / "params.yaml").model)
+    params = load_params(workspace / "params.yaml")
+    estimate = estimate_run(workspace, wanted, params.model, params.score.model)
     if as_json:
         found = {"lock": problem, "stages": [asdict(plan) for plan in plans]}
         print(json.dumps({**found, "estimate": asdict(estimate)}, indent=2))

@@ -13,6 +13,7 @@ from lead_core.comparison.cells import planned_cells
 from lead_core.errors import LeadError
 from lead_core.params import DirtParams, Params, ScoreParams, SelectParams, TrainParams
 from lead_core.resolution import Resolved, resolve_model_name, resolve_source
+from lead_core.scoring_model import blamed_on_score_model
 from lead_core.selectors import get_selector
 
 if TYPE_CHECKING:
@@ -42,9 +43,13 @@ def describe_run(params: Params, workspace: Path) -> list[str]:
 
     problems: list[str] = []
     resolved: list[Resolved] = []
+    scorers: list[Resolved] = []  # at most one: score.model
     tasks: tuple[ResolvedTask, ...] = ()
     with _noting(problems):
         resolved.append(resolve_model_name(params.model))
+    if params.score.model is not None:
+        with _noting(problems), blamed_on_score_model(params):
+            scorers.append(resolve_model_name(params.score.model))
     for source in params.data.read_from:
         with _noting(problems):
             resolved.append(resolve_source(source, workspace))
@@ -58,10 +63,11 @@ def describe_run(params: Params, workspace: Path) -> list[str]:
     model, *sources = resolved
     rows = [
         ("model", model.text),
+        *(("scored by", scorer.text) for scorer in scorers),
         *(("source", source.text) for source in sources),
         *_settings(params),
         *(("evaluate", _task_text(task)) for task in tasks),
-        ("download", _downloads(resolved, tasks)),
+        ("download", _downloads([*resolved, *scorers], tasks)),
     ]
     allowed = params.evaluate.run_generated_code
     return [*(f"{name:<9} {text}" for name, text in rows), *_notes(tasks, allowed)]
@@ -127,11 +133,11 @@ def _faults_text(dirt: DirtParams) -> str:
 
 
 def _score_text(score: ScoreParams) -> str:
-    warmup = score.warmup
+    warmup, model = score.warmup, "the model" if score.model is None else score.model.name
     if warmup is None:
-        return "losses and IFD of the model as it is"
+        return f"losses and IFD of {model} as it is"
     return (
-        f"losses of the model as it is, IFD of one warmed up: {warmup.samples} records x "
+        f"losses of {model} as it is, IFD of one warmed up: {warmup.samples} records x "
         f"{warmup.epochs}, LoRA rank {warmup.rank}, alpha {warmup.alpha:g}, learning rate "
         f"{warmup.learning_rate:g}, {warmup.effective_batch} samples a step"
     )

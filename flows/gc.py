@@ -98,11 +98,14 @@ def wanted_scores(workspace: Path) -> str:
     Raises LeadError when one of them is not as it should be.
     """
     params = load_params(workspace / "params.yaml")
-    model_sha256 = read_lock(workspace / LOCK_FILE)["model"]["sha256"]
+    lock = read_lock(workspace / LOCK_FILE)
+    model = lock["model"] if params.score.model is None else lock["scoring_model"]
+    if model is None:
+        raise LeadError(f"{LOCK_FILE} names no score.model; run `lead lock`")
     runtime = resolve_runtime(
         params.runtime.device, params.runtime.threads, params.runtime.precision
     )
-    return scores_folder(workspace, scoring_key(params, model_sha256, runtime)).name
+    return scores_folder(workspace, scoring_key(params, model["sha256"], runtime)).name
 
 
 def wanted_runs(workspace: Path) -> set[str]:

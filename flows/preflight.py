@@ -16,7 +16,7 @@ from lead_core.errors import LeadError
 from lead_core.params import ModelParams
 from lead_core.storage import read_jsonl_log
 
-MODEL_STAGES = frozenset({"score", "train", "evaluate"})
+TUNED_MODEL_STAGES = frozenset({"train", "evaluate"})
 STATE_ADAPTERS = 9  # three checkpoints of the adapter and both moments of AdamW, for a moment
 FLOAT_BYTES = 4  # weights are kept in fp32
 
@@ -36,8 +36,16 @@ class Estimate:
     unknown: tuple[str, ...]
 
 
-def estimate_run(workspace: Path, stages: Sequence[str], model: ModelParams) -> Estimate:
-    """Return what running `stages` of dvc.yaml will take if it goes as the last time."""
+def estimate_run(
+    workspace: Path,
+    stages: Sequence[str],
+    model: ModelParams,
+    scoring_model: ModelParams | None = None,
+) -> Estimate:
+    """Return what running `stages` of dvc.yaml will take if it goes as the last time.
+
+    scoring_model: that of the score stage; None: `model`.
+    """
     rows = read_jsonl_log(workspace / "artifacts" / "timings.jsonl")
     last = {row["stage"]: row["seconds"] for row in rows if "seconds" in row}
     sizes = {stage: _output_bytes(workspace, stage) for stage in stages}
@@ -46,10 +54,12 @@ def estimate_run(workspace: Path, stages: Sequence[str], model: ModelParams) -> 
         disk += _size(workspace / "artifacts" / "scores")
     if "train" in stages:
         disk += STATE_ADAPTERS * _size(workspace / "artifacts" / "train" / "adapter")
+    models = [scoring_model or model] if "score" in stages else []
+    models += [model] if TUNED_MODEL_STAGES & set(stages) else []
     return Estimate(
         seconds=sum(last.get(stage, 0.0) for stage in stages),
         disk_bytes=disk,
-        memory_bytes=_weight_bytes(model) if MODEL_STAGES & set(stages) else 0,
+        memory_bytes=_most_bytes(models),
         unknown=tuple(stage for stage in stages if stage not in last or not sizes[stage]),
     )
 
@@ -97,6 +107,13 @@ def _output_bytes(workspace: Path, stage: str) -> int:
 def _size(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _most_bytes(models: Sequence[ModelParams]) -> int | None:
+    """Return what the largest of `models` takes in memory: a stage loads one; None: not known."""
+    sizes = [_weight_bytes(model) for model in dict.fromkeys(models)]
+    known = [size for size in sizes if size is not None]
+    return max(known, default=0) if len(known) == len(sizes) else None
 
 
 def _weight_bytes(model: ModelParams) -> int | None:

@@ -7,7 +7,7 @@ work gives equal bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,11 +96,14 @@ def write_scores(
     ledger: dict[str, dict[str, int]],
     settings: dict[str, Any] | None = None,
     taken_over: int | None = None,
+    scoring_model_sha256: str | None = None,
 ) -> None:
     """Write scores.parquet, embeddings.npy and the manifest of the score stage.
 
-    settings: how they were made, None where nobody will go on from them. taken_over: records whose
-    scores are of an earlier run, None without one.
+    tokens [n]: of the pool's records as they are trained on; response_tokens [n]: those that the
+    scores are means over. settings: how they were made, None where nobody will go on from them.
+    taken_over: records whose scores are of an earlier run, None without one. scoring_model_sha256: of
+    the model that scored, if it is not the pool's, whose is `model_sha256`.
     """
     frame = pd.DataFrame(
         {
@@ -128,7 +131,14 @@ def write_scores(
             manifest["settings"] = settings
         if taken_over is not None:
             manifest["taken_over"] = taken_over
+        if scoring_model_sha256 not in (None, model_sha256):
+            manifest["scoring_model_sha256"] = scoring_model_sha256
         write_json(temporary / "manifest.json", manifest)
+
+
+def scored_by(manifest: Mapping[str, Any]) -> str:
+    """Return the hash of the model that made the scores of this manifest."""
+    return str(manifest.get("scoring_model_sha256", manifest["model_sha256"]))
 
 
 def read_scores(

@@ -73,7 +73,7 @@ def find_earlier_scores(
 
     tokens, response_tokens [n]: a record counts as seen only with the same numbers of them. settings:
     as in that run's manifest, else nothing is taken over; nor with a warm-up, which is another one on
-    another pool.
+    another pool, nor with a scoring model, whose tokens are others.
     """
     none = np.full(len(ids), -1)
     if earlier is None:
@@ -85,6 +85,8 @@ def find_earlier_scores(
         return EarlierScores(none, reason=f"{', '.join(changed)} was another then")
     if settings["warmup"] is not None:
         return EarlierScores(none, reason="IFD of a warmed-up model is of the whole pool")
+    if settings["model"] is not None:
+        return EarlierScores(none, reason="scores of score.model are made anew")
     rows = pd.Index(frame["id"]).get_indexer(pd.Index(ids))
     same = (frame["tokens"].to_numpy()[rows] == tokens) & (
         frame["response_tokens"].to_numpy()[rows] == response_tokens

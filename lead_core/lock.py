@@ -1,4 +1,4 @@
-"""`sources.lock.json`: what sources, benchmarks, model and start are, by hash: DVC sees them change.
+"""`sources.lock.json`: what sources, benchmarks, models and start are, by hash: DVC sees them change.
 
 A glob, URL or hub id in `params.yaml` is only a name; editing what is behind it would leave the
 pipeline "up to date". The stages depend on the lock instead, and refuse to run when it is stale.
@@ -15,10 +15,11 @@ from lead_core.benchmark_files import hash_files
 from lead_core.benchmarks import Benchmark, benchmarks_to_check, way_out
 from lead_core.earlier_run import check_start, lock_start
 from lead_core.errors import LeadError, TransientError
-from lead_core.lock_file import NEXT, PARTS, check_files
+from lead_core.lock_file import NEXT, PARTS, check_files, check_model, model_entry
 from lead_core.mining import package_version
 from lead_core.params import Params
 from lead_core.progress import progress
+from lead_core.scoring_model import resolve_scoring_model
 from lead_core.sources import (
     DOCSTRINGS,
     HUB,
@@ -44,6 +45,7 @@ def build_lock(params: Params, workspace: Path) -> dict[str, Any]:
     return {
         "schema": 1,
         "model": model,
+        "scoring_model": _lock_scoring_model(params),
         "sources": [
             _lock_source(source.uri, source.name, workspace) for source in params.data.read_from
         ],
@@ -69,10 +71,10 @@ def check_lock(
         _check_entries(
             "what data.decontaminate.against comes to", lock["benchmarks"], named, workspace
         )
-    if "model" in parts and lock["model"] != (current := _lock_model(params)):
-        was = lock["model"]["name"]
-        changed = "its files changed" if was == current["name"] else f"it was {was}"
-        raise LeadError(f"model {current['name']} is not the locked one: {changed}; {NEXT}")
+    if "model" in parts:
+        check_model("model", lock["model"], _lock_model(params))
+    if "scoring_model" in parts:
+        check_model("score.model", lock["scoring_model"], _lock_scoring_model(params))
     if "evaluation" in parts:
         check_files(lock["evaluation"], _lock_evaluation(params, workspace))
     if "start" in parts:
@@ -91,8 +93,11 @@ def locked_benchmarks(params: Params) -> tuple[Benchmark, ...]:
 
 
 def _lock_model(params: Params) -> dict[str, Any]:
-    model = resolve_model(params.model.name, params.model.revision)
-    return {"name": model.name, "revision": model.revision, "sha256": model.sha256}
+    return model_entry(resolve_model(params.model.name, params.model.revision))
+
+
+def _lock_scoring_model(params: Params) -> dict[str, Any] | None:
+    return None if params.score.model is None else model_entry(resolve_scoring_model(params))
 
 
 def _lock_evaluation(params: Params, workspace: Path) -> list[dict[str, Any]]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lead_core.errors import LeadError
 from lead_core.storage import json_text, read_json, write_text
 
+if TYPE_CHECKING:
+    from lead_core.assets import ResolvedModel
+
 LOCK_FILE = "sources.lock.json"
-# benchmarks: what the pool is checked against. evaluation: the files in evaluate.data_dir. start: the
-# earlier run that grow.start_from names.
-PARTS = frozenset({"sources", "model", "benchmarks", "evaluation", "start"})
+# scoring_model: that of score.model, or null. benchmarks: what the pool is checked against.
+# evaluation: the files in evaluate.data_dir. start: the earlier run that grow.start_from names.
+PARTS = frozenset({"sources", "model", "scoring_model", "benchmarks", "evaluation", "start"})
 NEXT = "run `lead lock`"
 
 
@@ -30,6 +34,22 @@ def read_lock(path: Path) -> dict[str, Any]:
     if not isinstance(lock, dict) or lock.get("schema") != 1 or not lock.keys() >= PARTS:
         raise LeadError(f"{path.name}: not a lock of this version; {NEXT} to write it again")
     return lock
+
+
+def model_entry(model: ResolvedModel) -> dict[str, Any]:
+    """Return what the lock holds of a model."""
+    return {"name": model.name, "revision": model.revision, "sha256": model.sha256}
+
+
+def check_model(
+    key: str, locked: Mapping[str, Any] | None, current: Mapping[str, Any] | None
+) -> None:
+    """Raise LeadError unless the entry `current` of the model under `key` is as it was locked."""
+    if locked == current:
+        return
+    was, name = ("null" if entry is None else entry["name"] for entry in (locked, current))
+    changed = "its files changed" if was == name else f"it was {was}"
+    raise LeadError(f"{key} {name} is not the locked one: {changed}; {NEXT}")
 
 
 def check_files(locked: list[dict[str, Any]], current: list[dict[str, Any]]) -> None:

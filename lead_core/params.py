@@ -259,9 +259,22 @@ class WarmupParams(Section):
     effective_batch: int = Field(ge=1, description="samples per optimizer step")
 
 
+def _model(value: Any) -> Any:
+    """Let a plain string stand for a model, and let a mapping leave out what is as usual."""
+    if isinstance(value, str):
+        return {"name": value, "revision": None, "trust_remote_code": False}
+    if isinstance(value, Mapping):
+        return {"revision": None, "trust_remote_code": False, **value}
+    return value
+
+
 class ScoreParams(Section):
     """The one offline inference pass (stage `score`)."""
 
+    model: Annotated[ModelParams | None, BeforeValidator(_model)] = Field(
+        description="another, smaller model for this pass: a name as in model.name, or a mapping of "
+        "name, revision and trust_remote_code; null: the model that is trained"
+    )
     batch_tokens: int = Field(ge=16, description="tokens per forward, padding included")
     embedding_depth_fraction: float = Field(
         ge=0, le=1, description="layer whose hidden states describe a prompt, as share of depth"
@@ -582,6 +595,24 @@ class Params(Section):
     report: ReportParams
     tracking: TrackingParams
 
+    @property
+    def scoring_model(self) -> ModelParams:
+        """Return the model that makes the offline pass."""
+        return self.score.model or self.model
+
+    @model_validator(mode="after")
+    def _selector_fits_the_scores(self) -> Params:
+        from lead_core.selectors import SELECTORS, on_any_scores
+
+        name = self.select.selector
+        if self.score.model is not None and SELECTORS[name].starts_from_losses:
+            raise ValueError(
+                f"score.model scores with {self.score.model.name}, but {name} starts from the trained "
+                f"model's own losses; set select.selector to one of {', '.join(on_any_scores())}, or "
+                "score.model to null"
+            )
+        return self
+
 
 def load_params(path: Path, overrides: Sequence[str] = ()) -> Params:
     """Read and check `path`, after applying overrides of the form ``section.key=value``.
@@ -783,6 +814,8 @@ def _explain(problem: dict[str, Any]) -> str:
         return f"{name} must be {_KINDS[kind]}, got {got!r}"
     if kind == "value_error":
         text = str(context["error"])
+        if not name:  # about several sections, which it names itself
+            return text
         return f"{name} {text}" if text.startswith("must ") else f"{name}: {text}"
     return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {got!r}"
 

@@ -19,7 +19,7 @@ from lead_core.gradients import SketchPlan, plan_sketch
 from lead_core.loop_state import LoopState, init_loop, pack_loop, unpack_loop
 from lead_core.round_progress import PackedState, RoundProgress
 from lead_core.round_rule import RoundRule, budget_limits, one_epoch, rule_settings
-from lead_core.selectors import PoolView, get_selector
+from lead_core.selectors import PoolView, get_selector, on_any_scores
 from lead_core.step_result import StepResult
 from lead_core.utility import LossChange
 
@@ -229,7 +229,8 @@ class LeadSampler:
 
 def _check_view(view: PoolView) -> None:
     """Raise LeadError for arrays that do not fit each other, naming the first record that is wrong."""
-    sizes = {field.name: len(getattr(view, field.name)) for field in fields(view)}
+    names = [field.name for field in fields(view) if field.name != "own_losses"]
+    sizes = {name: len(getattr(view, name)) for name in names}
     if len(set(sizes.values())) != 1:
         raise LeadError(f"LeadSampler: the arrays of PoolView differ in length: {sizes}")
     for name, lowest in (("difficulty", -1), ("task", 0)):
@@ -265,6 +266,12 @@ def _rule(view: PoolView, settings: LeadSettings) -> RoundRule:
         raise LeadError(
             f"LeadSampler: {selector.name} forwards the pool before every round, which only the "
             "pipeline does (`lead run`); choose another selector"
+        )
+    if selector.starts_from_losses and not view.own_losses:
+        raise LeadError(
+            f"LeadSampler: another model made the scores, but {selector.name} starts from the trained "
+            f"model's own losses; choose one of {', '.join(on_any_scores())}, or score with "
+            "score.model: null"
         )
     fixed = {key.rpartition(".")[2]: value for key, value in selector.fixes.items()}
     settings = replace(settings, **fixed)  # type: ignore[arg-type]

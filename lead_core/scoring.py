@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -29,6 +29,8 @@ from lead_core.scored_batches import ScoredBatch, ScoredBatches, batch_key
 
 NOT_BELOW_ONE = "ifd_not_below_one"
 NON_FINITE = "non_finite"
+NOT_SCORED_TEMPLATE = "not_scored_template"  # the scoring model's chat template refuses the record
+NOT_SCORED_TOO_LONG = "not_scored_too_long"  # for the scoring model's context
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,43 @@ class Scores:
     loss: L(theta_0, x); response_loss: L(theta, r); both float64 [n] in nats/token. ifd: the
     instruction-following difficulty L(theta, x) / L(theta, r), float64 [n] (Li et al. 2024), with
     the same theta above and below: theta_0, or a warmed-up model. embeddings: float32 [n, hidden].
+    left_out: why a record was not forwarded, by position; its scores are not finite.
     """
 
     loss: np.ndarray
     response_loss: np.ndarray
     ifd: np.ndarray
     embeddings: np.ndarray
+    left_out: Mapping[int, str] = field(default_factory=dict)
 
     def set_aside(self) -> list[str | None]:
         """Return, per record, why it cannot be an arm's sample (None: it can)."""
         finite = np.isfinite(self.loss) & np.isfinite(self.response_loss) & np.isfinite(self.ifd)
-        return [
+        reasons: list[str | None] = [
             NON_FINITE if not known else NOT_BELOW_ONE if value >= 1 else None
             for value, known in zip(self.ifd, finite, strict=True)
         ]
+        for position, reason in self.left_out.items():
+            reasons[position] = reason
+        return reasons
+
+    def with_left_out(self, left_out: Mapping[int, str]) -> Scores:
+        """Return these scores in the places that `left_out` (why, by position) leaves them."""
+        spread = partial(with_gaps, gaps=left_out, fill=np.nan)
+        return Scores(
+            loss=spread(self.loss),
+            response_loss=spread(self.response_loss),
+            ifd=spread(self.ifd),
+            embeddings=spread(self.embeddings),
+            left_out=left_out,
+        )
+
+
+def with_gaps(values: np.ndarray, gaps: Collection[int], fill: float) -> np.ndarray:
+    """Return `values` [m, ...] as [m + len(gaps), ...], with `fill` at the positions `gaps`."""
+    filled = np.full((len(values) + len(gaps), *values.shape[1:]), fill, dtype=values.dtype)
+    filled[np.delete(np.arange(len(filled)), list(gaps))] = values
+    return filled
 
 
 def difficulty(loss: np.ndarray, response_loss: np.ndarray) -> np.ndarray:

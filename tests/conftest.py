@@ -31,14 +31,18 @@ TEMPLATE = (
 )
 
 
-def make_tokenizer():
-    """A byte-level tokenizer (every text round-trips) with a chat template like ChatML."""
+def make_tokenizer(merges=()):
+    """A byte-level tokenizer (every text round-trips) with a chat template like ChatML.
+
+    merges: pairs of tokens that it reads as one.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate(["<unk>", "<s>", "</s>", *alphabet])}
-    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    vocabulary |= {"".join(pair): len(vocabulary) + i for i, pair in enumerate(merges)}
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges), unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(

@@ -10,10 +10,12 @@ from lead_core.bench.cost_model import (
     MISTRAL_7B,
     PAPER_LIKE,
     POOLS,
+    SMOLLM2_135M,
     Workload,
     cost_table,
     estimate_cost,
     offline_flops,
+    scoring_table,
     training_flops,
 )
 from lead_core.bench.flops import ModelShape, forward_flops, shape_of, total_forward_flops
@@ -105,3 +107,5 @@ def test_the_table_in_the_documentation_is_the_one_that_is_computed(pytestconfig
     page = (pytestconfig.rootpath / "docs" / "performance.md").read_text()
     assert MISTRAL_7B.decoder_weights + 2 * MISTRAL_7B.head_weights == 7_241_465_856
     assert cost_table(MISTRAL_7B, PAPER_LIKE, A100, POOLS) in page
+    assert SMOLLM2_135M.decoder_weights + SMOLLM2_135M.head_weights == 134_479_872
+    assert scoring_table(MISTRAL_7B, SMOLLM2_135M, PAPER_LIKE, A100, POOLS) in page

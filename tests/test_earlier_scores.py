@@ -14,7 +14,7 @@ from lead_core.ledger import CostLedger, count_forwards
 from lead_core.model import ResolvedRuntime, ResponseLoss, decoder_of
 from lead_core.scoring import score_pool
 
-SETTINGS = {"precision": "fp32", "embedding_depth_fraction": 0.5, "warmup": None}
+SETTINGS = {"precision": "fp32", "embedding_depth_fraction": 0.5, "warmup": None, "model": None}
 SAMPLES = make_samples(30)
 IDS = np.array([f"{i:016x}" for i in range(30)])
 TOKENS = np.array([len(sample.input_ids) for sample in SAMPLES])

@@ -37,8 +37,8 @@ def workspace(tmp_path, monkeypatch):
 
 @pytest.fixture
 def params_of(tiny_model_folder):
-    def params_of(*sources, model=tiny_model_folder):
-        mapping = override(DEFAULTS, [f"model.name={model}"])
+    def params_of(*sources, model=tiny_model_folder, scoring_model="null"):
+        mapping = override(DEFAULTS, [f"model.name={model}", f"score.model={scoring_model}"])
         mapping["data"]["sources"] = list(sources)
         return parse_params(mapping)
 
@@ -194,6 +194,34 @@ def test_another_model_or_changed_weights_are_refused(
     ):
         check_lock(lock, params, workspace, parts={"model"})
     check_lock(lock, params, workspace, parts={"sources"})
+
+
+def test_the_scoring_model_is_locked_beside_the_model(
+    workspace, params_of, tiny_model_folder, tmp_path
+):
+    assert build_lock(params_of("data/a.jsonl"), workspace)["scoring_model"] is None
+    copy = tmp_path / "small"
+    shutil.copytree(tiny_model_folder, copy)
+    params = params_of("data/a.jsonl", scoring_model=copy)
+    lock = build_lock(params, workspace)
+    assert lock["scoring_model"] == {**lock["model"], "name": str(copy)}
+    check_lock(lock, params, workspace)
+    with pytest.raises(
+        LeadError,
+        match=rf"^score\.model null is not the locked one: it was {copy}; run `lead lock`$",
+    ):
+        check_lock(lock, params_of("data/a.jsonl"), workspace)
+    (copy / "config.json").write_text((copy / "config.json").read_text() + "\n")
+    with pytest.raises(
+        LeadError, match=rf"^score\.model {copy} is not the locked one: its files changed; run"
+    ):
+        check_lock(lock, params, workspace, parts={"scoring_model"})
+    check_lock(lock, params, workspace, parts={"sources", "model"})
+
+
+def test_a_scoring_model_that_is_not_there_is_told_by_its_own_key(workspace, params_of):
+    with pytest.raises(LeadError, match=r"^score\.model\.name: no folder \./gone; give a folder, "):
+        build_lock(params_of("data/a.jsonl", scoring_model="./gone"), workspace)
 
 
 def test_the_lock_holds_no_path_of_this_machine_for_files_inside(workspace, params_of):

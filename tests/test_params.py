@@ -120,6 +120,26 @@ def test_a_source_may_be_a_plain_string_or_a_mapping():
     assert [(s.uri, s.limit) for s in params.data.sources] == [("a.jsonl", None), ("b.jsonl", 3)]
 
 
+def test_the_scoring_model_may_be_a_plain_string_or_a_mapping():
+    def model(text):
+        return load_params(PARAMS, [f"score.model={text}"]).scoring_model.model_dump()
+
+    as_usual = {"name": "o/small", "revision": None, "trust_remote_code": False}
+    assert model("o/small") == model("{name: o/small}") == as_usual
+    assert model("{name: o/small, revision: v1}") == {**as_usual, "revision": "v1"}
+    assert model("null") == load_params(PARAMS).model.model_dump()
+
+
+@pytest.mark.parametrize("selector", ["lead", "lead-paper", "lead-no-bandit", "idu", "loss"])
+def test_a_rule_that_starts_from_the_trained_models_losses_is_refused_with_anothers(selector):
+    assert problems("score.model=o/small", f"select.selector={selector}") == (
+        f"params.yaml: score.model scores with o/small, but {selector} starts from the trained "
+        "model's own losses; set select.selector to one of full, ifd, informative, "
+        "informative-longest, informative-random, iterative, longest, random, random-ifd, stratified, "
+        "or score.model to null"
+    )
+
+
 def test_what_to_check_against_may_be_a_word_a_path_or_a_mapping():
     def against(text):
         params = load_params(PARAMS, [f"data.decontaminate.against={text}"])

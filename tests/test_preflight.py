@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import make_model
 
 from flows import preflight
 from flows.preflight import Estimate, check_fits, describe_estimate, estimate_run
@@ -51,6 +52,19 @@ def test_scoring_keeps_its_batches_beside_its_output(workspace, tiny_model_folde
     (workspace / "artifacts/scores").mkdir()
     (workspace / "artifacts/scores/embeddings.npy").write_bytes(bytes(700))
     assert estimate_run(workspace, ["score"], model(tiny_model_folder)).disk_bytes == 2 * 700
+
+
+def test_scoring_needs_memory_for_the_model_that_scores(workspace, tiny_model_folder, tmp_path):
+    larger = make_model(layers=4)
+    larger.save_pretrained(tmp_path / "larger")
+    sizes = {
+        stages: estimate_run(
+            workspace, stages.split(), model(tmp_path / "larger"), model(tiny_model_folder)
+        ).memory_bytes
+        for stages in ("score", "train", "score train")
+    }
+    weights = [4 * sum(p.numel() for p in each.parameters()) for each in (make_model(), larger)]
+    assert sizes == {"score": weights[0], "train": weights[1], "score train": weights[1]}
 
 
 def test_stages_without_the_model_need_no_memory_for_it(workspace, tiny_model_folder):

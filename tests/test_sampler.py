@@ -223,6 +223,15 @@ def test_the_sampler_knows_all_that_a_selector_may_fix():
         LeadSampler(view, [parameter], replace(SETTINGS, selector="iterative"))
 
 
+def test_scores_of_another_model_are_refused_by_a_rule_that_starts_from_the_models_own():
+    view, parameter = replace(toy_view(), own_losses=False), torch.nn.Parameter(torch.zeros(1))
+    LeadSampler(view, [parameter], replace(SETTINGS, selector="informative"))
+    with pytest.raises(
+        LeadError, match=r"^LeadSampler: another model made the scores, but lead starts from the tr"
+    ):
+        LeadSampler(view, [parameter], replace(SETTINGS, selector="lead"))
+
+
 def test_misuse_is_named():
     view, parameter = toy_view(), torch.nn.Parameter(torch.zeros(1))
     sampler = LeadSampler(view, [parameter], SETTINGS)

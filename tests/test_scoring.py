@@ -18,6 +18,8 @@ from lead_core.scored_batches import ScoredBatches
 from lead_core.scoring import (
     NON_FINITE,
     NOT_BELOW_ONE,
+    NOT_SCORED_TEMPLATE,
+    NOT_SCORED_TOO_LONG,
     Scores,
     difficulty,
     response_losses,
@@ -85,6 +87,16 @@ def test_ifd_is_the_ratio_of_mean_losses_and_bad_ones_are_set_aside_with_their_r
     assert ifd[:5].tolist() == [0.5, 1.5, 1.0, np.inf, 0.0]
     scores = Scores(loss, response_loss, ifd, np.empty((6, 0)))
     assert scores.set_aside() == [None, NOT_BELOW_ONE, NOT_BELOW_ONE, *[NON_FINITE] * 3]
+
+
+def test_records_that_were_left_out_have_a_place_and_a_reason_and_no_scores():
+    two = np.array([1.0, 2.0])
+    scores = Scores(two, 2 * two, np.array([0.5, 1.5]), np.ones((2, 3), np.float32))
+    scores = scores.with_left_out({0: NOT_SCORED_TOO_LONG, 2: NOT_SCORED_TEMPLATE})
+    assert scores.set_aside() == [NOT_SCORED_TOO_LONG, None, NOT_SCORED_TEMPLATE, NOT_BELOW_ONE]
+    np.testing.assert_array_equal(scores.loss, [np.nan, 1, np.nan, 2])
+    np.testing.assert_array_equal(np.isnan(scores.embeddings).all(axis=1), [1, 0, 1, 0])
+    assert scores.embeddings.dtype == np.float32
 
 
 def test_losses_do_not_depend_on_batching():

@@ -17,6 +17,7 @@ from lead_core.selectors import (
     SelectionSettings,
     Selector,
     get_selector,
+    on_any_scores,
 )
 from lead_core.selectors.contract import (
     init_selection,
@@ -147,6 +148,14 @@ def test_lead_without_one_part_differs_from_lead_in_that_part_alone():
         assert differing == {"name"} | expected
     assert get_selector("lead-no-smoothing").fixes == {"utility.smoothing": 0.0}
     assert get_selector("lead-no-loss-change").fixes == {"utility.loss_change": "none"}
+
+
+def test_rules_that_rank_by_utility_or_loss_from_the_start_are_for_the_models_own_losses_alone():
+    """`iterative` measures them before its first round, too."""
+    assert set(SELECTORS) - set(on_any_scores()) == {
+        *("lead", "lead-paper", "lead-no-bandit", "lead-no-task"),
+        *("lead-no-smoothing", "lead-no-loss-change", "idu", "loss"),
+    }
 
 
 def test_the_page_of_selectors_names_each_with_what_it_fixes():

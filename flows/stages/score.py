@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -15,11 +16,13 @@ import lead_core.model
 import lead_core.scored_batches
 import lead_core.scoring
 from lead_core.artifacts import Layout, check_chain, read_manifest, write_scores
-from lead_core.assets import resolve_model
-from lead_core.chat import assistant_header, load_tokenizer
+from lead_core.assets import ResolvedModel, resolve_model
+from lead_core.chat import Encoded, assistant_header, load_tokenizer
 from lead_core.earlier_run import read_start
 from lead_core.earlier_scores import find_earlier_scores
+from lead_core.errors import LeadError
 from lead_core.ledger import CostLedger, count_forwards
+from lead_core.lock_file import LOCK_FILE, check_model, model_entry, read_lock
 from lead_core.method_version import METHOD_VERSION
 from lead_core.model import (
     ResolvedRuntime,
@@ -30,9 +33,11 @@ from lead_core.model import (
     resolve_runtime,
 )
 from lead_core.params import Params
-from lead_core.pool import open_pool
+from lead_core.pool import Pool, open_pool
 from lead_core.scored_batches import ScoredBatches
-from lead_core.scoring import score_pool
+from lead_core.scoring import score_pool, with_gaps
+from lead_core.scoring_model import blamed_on_score_model, resolve_scoring_model
+from lead_core.scoring_samples import context_tokens, encode_for_scoring
 from lead_core.storage import append_jsonl, sha256_file, sha256_json
 from lead_core.training_state import claim_state, mark_finished, scores_folder
 from lead_core.warmup import WarmupSettings, warm_up
@@ -45,6 +50,7 @@ LIBRARIES = ("numpy", "peft", "torch", "transformers")
 def score(params: Params, layout: Layout, workspace: Path) -> str:
     """Forward every record once with its prompt and once without: losses, IFD, embeddings.
 
+    By the model that is trained, or by `score.model`, which reads the messages with its own tokenizer.
     Finished batches wait in `.lead_state/scores`: after a kill they are not forwarded again.
     """
     model = resolve_model(params.model.name, params.model.revision)
@@ -54,27 +60,28 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
     runtime = resolve_runtime(
         params.runtime.device, params.runtime.threads, params.runtime.precision
     )
-    trust = params.model.trust_remote_code
-    tokenizer = load_tokenizer(model, trust_remote_code=trust)
-    causal_lm = load_model(
-        model,
-        device=runtime.device,
-        attention=params.runtime.attention,
-        trust_remote_code=trust,
-    )
+    scorer = model if params.score.model is None else _locked_scoring_model(params, workspace)
+    trust = params.scoring_model.trust_remote_code
+    with blamed_on_score_model(params):
+        tokenizer = load_tokenizer(scorer, trust_remote_code=trust)
+        causal_lm = load_model(
+            scorer,
+            device=runtime.device,
+            attention=params.runtime.attention,
+            trust_remote_code=trust,
+        )
     loss = ResponseLoss(causal_lm, runtime)
     ledger = CostLedger()
     count_forwards(decoder_of(loss.causal_lm), ledger)
-    samples = pool.encoded(np.arange(len(pool.ids)))
-    lengths = np.array([len(sample.input_ids) for sample in samples])
-    response_lengths = lengths - np.array([sample.response_start for sample in samples])
+    samples, left_out = _samples(params, pool, tokenizer, context_tokens(causal_lm))
+    response_tokens = np.array([len(s.input_ids) - s.response_start for s in samples])
     settings = scoring_settings(params, runtime)
     start = read_start(params, workspace)
     earlier = find_earlier_scores(
         None if start is None else start.layout,
         pool.ids,
-        lengths,
-        response_lengths,
+        pool.lengths,
+        pool.response_lengths,
         settings=settings,
     )
     warmup = params.score.warmup
@@ -91,12 +98,12 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
             seed=params.seed,
         )
     )
-    kept = ScoredBatches(scores_folder(workspace, scoring_key(params, model.sha256, runtime)))
+    kept = ScoredBatches(scores_folder(workspace, scoring_key(params, scorer.sha256, runtime)))
     claim_state(kept.folder)
     with ledger.charged_to("offline"):
         new = score_pool(
             loss,
-            [samples[i] for i in earlier.missing],
+            [samples[i] for i in earlier.missing] if earlier.taken_over else samples,
             header=assistant_header(tokenizer),
             pad_id=tokenizer.eos_token_id,
             batch_tokens=params.score.batch_tokens,
@@ -106,17 +113,21 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
         )
     ledger.add("offline", kept.sequences, kept.tokens)
     scores = earlier.complete(new)
+    if left_out:
+        scores = scores.with_left_out(left_out)
+        response_tokens = with_gaps(response_tokens, left_out, 0)
     write_scores(
         layout.scores,
         scores,
         ids=list(pool.ids),
-        tokens=lengths,
-        response_tokens=response_lengths,
+        tokens=pool.lengths,
+        response_tokens=response_tokens,
         pool_sha256=manifest["pool_sha256"],
         model_sha256=model.sha256,
         ledger=ledger.as_dict(),
         settings=settings,
         taken_over=None if start is None else earlier.taken_over,
+        scoring_model_sha256=scorer.sha256,
     )
     # Only of the forwards, and named by what they gave: the stage's own row holds loading too.
     scores_sha256 = read_manifest(layout.scores, "score")["scores_sha256"]
@@ -131,15 +142,14 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
         },
     )
     mark_finished(kept.folder)
-    aside = Counter(reason for reason in scores.set_aside() if reason)
-    set_aside = ", ".join(f"{n} {reason}" for reason, n in sorted(aside.items())) or "none"
+    by = "" if params.score.model is None else f" with {params.score.model.name}"
     said = ""
     if start is not None:
         why = f": {earlier.reason}" if earlier.reason else ""
         said = f"; {earlier.taken_over} records have their scores of the earlier run{why}"
     return (
-        f"scored {len(samples)} records: median loss {np.nanmedian(scores.loss):.3f} nats/token, "
-        f"median IFD {np.nanmedian(scores.ifd):.3f}; set aside: {set_aside}; "
+        f"scored {len(samples)} records{by}: median loss {np.nanmedian(scores.loss):.3f} nats/token, "
+        f"median IFD {np.nanmedian(scores.ifd):.3f}; set aside: {_counted(scores.set_aside())}; "
         f"{ledger.sequences['offline']} forwards"
         + (f", {kept.sequences} of them kept from before" if kept.sequences else "")
         + said
@@ -155,7 +165,7 @@ def scoring_key(params: Params, model_sha256: str, runtime: ResolvedRuntime) -> 
             "libraries": {name: version(name) for name in LIBRARIES},
             "model": model_sha256,
             "runtime": asdict(runtime),
-            "trust_remote_code": params.model.trust_remote_code,
+            "trust_remote_code": params.scoring_model.trust_remote_code,
         }
     )
 
@@ -169,3 +179,37 @@ def scoring_settings(params: Params, runtime: ResolvedRuntime) -> dict[str, Any]
         "method_version": METHOD_VERSION,
         **params.score.model_dump(mode="json", exclude={"batch_tokens"}),
     }
+
+
+def _locked_scoring_model(params: Params, workspace: Path) -> ResolvedModel:
+    """Return the model under `score.model`; no pool is tied to it, so it is held against the lock."""
+    model = resolve_scoring_model(params)
+    locked = read_lock(workspace / LOCK_FILE)["scoring_model"]
+    check_model("score.model", locked, model_entry(model))
+    return model
+
+
+def _samples(
+    params: Params, pool: Pool, tokenizer: Any, limit_tokens: int | None
+) -> tuple[Sequence[Encoded], dict[int, str]]:
+    """Return the records that can be scored, and by position why the others cannot.
+
+    The model that is trained scores all: they are in the pool because it can read them.
+    """
+    if params.score.model is None:
+        return pool.encoded(np.arange(len(pool))), {}
+    conversations = (pool.messages(i) for i in range(len(pool)))
+    samples, left_out = encode_for_scoring(
+        tokenizer, conversations, count=len(pool), limit_tokens=limit_tokens
+    )
+    if not samples:
+        raise LeadError(
+            f"score.model: {params.score.model.name} can score none of the {len(pool)} records "
+            f"({_counted(left_out.values())}); set another model"
+        )
+    return samples, left_out
+
+
+def _counted(reasons: Iterable[str | None]) -> str:
+    counts = Counter(reason for reason in reasons if reason)
+    return ", ".join(f"{n} {reason}" for reason, n in sorted(counts.items())) or "none"

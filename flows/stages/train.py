@@ -21,6 +21,7 @@ from lead_core.artifacts import (
     read_clusters,
     read_manifest,
     read_scores,
+    scored_by,
     write_training,
 )
 from lead_core.assets import ResolvedModel, resolve_model
@@ -46,6 +47,7 @@ from lead_core.pool_view import CLUSTER_COLUMNS, SCORE_COLUMNS, view_of
 from lead_core.round_rule import Limits, budget_limits, one_epoch, rule_settings
 from lead_core.rounds import Interrupted, Pool, RoundLoop, RoundReport
 from lead_core.scoring import response_losses
+from lead_core.scoring_model import resolve_scoring_model
 from lead_core.selectors import get_selector
 from lead_core.storage import append_jsonl, sha256_file, sha256_json
 from lead_core.tracking import open_run, resolve_settings
@@ -100,13 +102,15 @@ def read_inputs(params: Params, layout: Layout, workspace: Path) -> TrainInputs:
     pool_hash, scores_hash = pool_manifest["pool_sha256"], scores_manifest["scores_sha256"]
     check_chain("the pool", pool_manifest["model_sha256"], model.sha256, "prepare")
     check_chain("the scores", scores_manifest["model_sha256"], model.sha256, "score")
+    scorer = model if params.score.model is None else resolve_scoring_model(params)
+    check_chain("the scores", scored_by(scores_manifest), scorer.sha256, "score")
     check_chain("the scores", scores_manifest["pool_sha256"], pool_hash, "score")
     check_chain("the clusters", clusters_manifest["scores_sha256"], scores_hash, "cluster")
     records = open_pool(layout.pool, verify=True)
     pool = Pool(
         ids=records.texts("id"),
         sources=records.texts("source"),
-        view=view_of(scores, clusters),
+        view=view_of(scores, clusters, scores_manifest),
         encoded=records.encoded,
     )
     hashes = {

@@ -1,6 +1,6 @@
 """What LEAD costs at a size nobody tries out first: seconds and dollars from operation counts.
 
-``python -m lead_core.bench.cost_model`` prints the table of docs/performance.md. Plain arithmetic: the
+``python -m lead_core.bench.cost_model`` prints the tables of docs/performance.md. Plain arithmetic: the
 operations of `flops`, divided by what a processor does in a second.
 """
 
@@ -17,6 +17,13 @@ MISTRAL_7B = ModelShape(
     attention_width=4096,
     hidden=4096,
     vocabulary=32000,
+)
+SMOLLM2_135M = ModelShape(
+    matrices=((576, 192, 60), (576, 576, 60), (576, 1536, 60), (1536, 576, 30)),
+    layers=30,
+    attention_width=576,
+    hidden=576,
+    vocabulary=49152,
 )
 POOLS = (600_000, 10_000_000)
 
@@ -91,6 +98,28 @@ def offline_flops(shape: ModelShape, work: Workload) -> int:
     )
 
 
+def scoring_table(
+    shape: ModelShape,
+    scorer: ModelShape,
+    work: Workload,
+    processor: Processor,
+    pools: Sequence[int],
+) -> str:
+    """Return a Markdown table: the offline pass by the model itself, and by `scorer` in its place.
+
+    Both are taken to read samples as equally many tokens.
+    """
+    lines = [
+        "| pool | offline pass by the model | by the scoring model | share |",
+        "|---:|---:|---:|---:|",
+    ]
+    share = offline_flops(scorer, work) / offline_flops(shape, work)
+    for samples in pools:
+        cells = [_cell(processor, samples * offline_flops(each, work)) for each in (shape, scorer)]
+        lines.append(f"| {samples:,} | {' | '.join(cells)} | {share:.1%} |")
+    return "\n".join(lines) + "\n"
+
+
 def training_flops(shape: ModelShape, work: Workload) -> int:
     """Return the operations of training on one sample with frozen weights and adapters of `work.rank`.
 
@@ -136,4 +165,5 @@ def _cell(processor: Processor, flops: int) -> str:
 
 
 if __name__ == "__main__":
-    print(cost_table(MISTRAL_7B, PAPER_LIKE, A100, POOLS), end="")
+    print(cost_table(MISTRAL_7B, PAPER_LIKE, A100, POOLS))
+    print(scoring_table(MISTRAL_7B, SMOLLM2_135M, PAPER_LIKE, A100, POOLS), end="")

@@ -28,7 +28,11 @@ NEUTRAL = frozenset(
 )
 # Keys younger than kept cells, with the value that means what was done before there was a choice:
 # at that value they are no part of a cell's identity.
-ADDED_LATER: dict[str, Any] = {"score.warmup": None, "select.cluster_size_power": 0.5}
+ADDED_LATER: dict[str, Any] = {
+    "score.model": None,
+    "score.warmup": None,
+    "select.cluster_size_power": 0.5,
+}
 
 
 def comparison_id(settings: Settings, inputs: Mapping[str, str], precision: str) -> str:

@@ -37,6 +37,7 @@ __all__ = [
     "SelectionState",
     "Selector",
     "get_selector",
+    "on_any_scores",
 ]
 
 SELECTORS: dict[str, Selector] = {
@@ -67,3 +68,8 @@ def get_selector(name: str) -> Selector:
             f"params.yaml: select.selector must be one of {', '.join(sorted(SELECTORS))}, got {name!r}"
         )
     return SELECTORS[name]
+
+
+def on_any_scores() -> list[str]:
+    """Return the names of the selectors that may work with the scores of another model, sorted."""
+    return sorted(name for name, rule in SELECTORS.items() if not rule.starts_from_losses)

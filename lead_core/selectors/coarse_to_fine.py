@@ -40,6 +40,7 @@ class CoarseToFine(Selector):
     learns: bool = True
     by_task: bool = True
     reads_utilities: bool = True
+    starts_from_losses: bool = True
 
     def pick(
         self,

@@ -25,7 +25,8 @@ class PoolView:
 
     difficulty int [n]: arm, -1 for records set aside (IFD not below 1, or not finite); task int [n]:
     task cluster inside the difficulty cluster; loss float64 [n]: ``u_0``; ifd float64 [n];
-    response_tokens int [n]: tokens that the loss is a mean over.
+    response_tokens int [n]: tokens that the loss is a mean over. own_losses: whether all that is of the
+    model that is trained, not of another one that made the offline pass (`score.model`).
     """
 
     difficulty: NDArray[np.integer]
@@ -33,6 +34,7 @@ class PoolView:
     loss: FloatArray
     ifd: FloatArray
     response_tokens: NDArray[np.int32]
+    own_losses: bool = True
 
     @cached_property
     def n_arms(self) -> int:
@@ -67,7 +69,7 @@ class PoolView:
 
         Pointwise mutual information ``log p(r|q) - log p(r)``: response tokens times the mean loss
         that the prompt takes away, ``L(r) - L(r|q)``, with ``L(r)`` read off loss and IFD. Both are
-        the base model's unless `score.warmup` had IFD from a warmed-up one: then it is an estimate.
+        the scoring model's unless `score.warmup` had IFD from a warmed-up one: then it is an estimate.
         Not finite (a loss of 0): -inf, below everything.
         """
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -146,8 +148,10 @@ class Selector(ABC):
     inference pass before every round. whole_pool: the budget is one epoch over the pool, not the
     configured one.
     reads_scores: the rule needs the offline pass at all; its cost is counted for those that do.
-    reads_utilities: picks depend on utilities or bandit, and so on their parameters. fixes: the values
-    of params.yaml that the rule fixes, by dotted name.
+    reads_utilities: picks depend on utilities or bandit, and so on their parameters.
+    starts_from_losses: the first picks depend on how high the losses of the trained model itself are;
+    another model's (`PoolView.own_losses`) would mislead it. fixes: the values of params.yaml that the
+    rule fixes, by dotted name.
     """
 
     name: str
@@ -156,6 +160,7 @@ class Selector(ABC):
     whole_pool: bool = False
     reads_scores: bool = True
     reads_utilities: bool = False
+    starts_from_losses: bool = False
     fixes: Mapping[str, object] = field(default_factory=dict)
 
     @abstractmethod

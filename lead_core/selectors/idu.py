@@ -14,4 +14,4 @@ def _utility(pool: PoolView, state: SelectionState) -> FloatArray:
     return state.utility
 
 
-SELECTOR = Ranking("idu", _utility, once=False, reads_utilities=True)
+SELECTOR = Ranking("idu", _utility, once=False, reads_utilities=True, starts_from_losses=True)

@@ -8,4 +8,5 @@ from __future__ import annotations
 
 from lead_core.selectors.coarse_to_fine import CoarseToFine
 
-SELECTOR = CoarseToFine("iterative", exact_utilities=True)
+# Before its first round, too, the utilities are measured: whose losses the scores hold is all the same.
+SELECTOR = CoarseToFine("iterative", exact_utilities=True, starts_from_losses=False)

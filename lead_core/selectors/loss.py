@@ -13,4 +13,4 @@ def _offline_loss(pool: PoolView, state: SelectionState) -> FloatArray:
     return pool.loss
 
 
-SELECTOR = Ranking("loss", _offline_loss)
+SELECTOR = Ranking("loss", _offline_loss, starts_from_losses=True)
