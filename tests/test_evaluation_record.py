@@ -74,7 +74,7 @@ def test_the_command_keeps_the_run_of_this_folder_under_its_selectors_name(
     text = (ROOT / "params.yaml").read_text().replace("selector: informative", "selector: random")
     Path("params.yaml").write_text(text)
     parts = {"schema": 1, "sources": [], "model": {}, "benchmarks": [], "evaluation": []}
-    parts["start"] = None
+    parts |= {"start": None, "scoring_model": None}
     Path("sources.lock.json").write_text(json.dumps(parts))
     main(tmp_path)
     assert capsys.readouterr().out == f"written: {tmp_path / 'random.json'}\n"

@@ -160,7 +160,7 @@ def clustered(workspace, params):
         ifd=scores["ifd"].to_numpy(),
         scores_sha256=manifest(workspace)["scores_sha256"],
     )
-    return read_inputs(params, Layout.below(workspace / "artifacts"))
+    return read_inputs(params, Layout.below(workspace / "artifacts"), workspace)
 
 
 def test_a_scoring_model_that_can_read_nothing_is_an_error(tmp_path, models):

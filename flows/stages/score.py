@@ -75,7 +75,8 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
     count_forwards(decoder_of(loss.causal_lm), ledger)
     samples, left_out = _samples(params, pool, tokenizer, context_tokens(causal_lm))
     response_tokens = np.array([len(s.input_ids) - s.response_start for s in samples])
-    settings = scoring_settings(params, runtime)
+    other = None if scorer.sha256 == model.sha256 else scorer.sha256
+    settings = scoring_settings(params, runtime, other)
     start = read_start(params, workspace)
     earlier = find_earlier_scores(
         None if start is None else start.layout,
@@ -127,7 +128,7 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
         ledger=ledger.as_dict(),
         settings=settings,
         taken_over=None if start is None else earlier.taken_over,
-        scoring_model_sha256=scorer.sha256,
+        scoring_model_sha256=other,
     )
     # Only of the forwards, and named by what they gave: the stage's own row holds loading too.
     scores_sha256 = read_manifest(layout.scores, "score")["scores_sha256"]
@@ -170,14 +171,20 @@ def scoring_key(params: Params, model_sha256: str, runtime: ResolvedRuntime) -> 
     )
 
 
-def scoring_settings(params: Params, runtime: ResolvedRuntime) -> dict[str, Any]:
-    """Return what decides a record's scores beyond its tokens, the model and the last float bits."""
+def scoring_settings(
+    params: Params, runtime: ResolvedRuntime, scoring_model_sha256: str | None
+) -> dict[str, Any]:
+    """Return what decides a record's scores beyond its tokens, the model and the last float bits.
+
+    scoring_model_sha256: of the model that scores, None where it is the one that is trained.
+    """
     return {
         "attention": params.runtime.attention,
         "device": runtime.device,
         "precision": runtime.precision,
         "method_version": METHOD_VERSION,
-        **params.score.model_dump(mode="json", exclude={"batch_tokens"}),
+        **params.score.model_dump(mode="json", exclude={"batch_tokens", "model"}),
+        "model": scoring_model_sha256,
     }
 
 
