@@ -102,10 +102,12 @@ def _settings(params: Params) -> Iterator[tuple[str, str]]:
         yield "", f"planted faults: {_faults_text(data.dirt)}"
     yield "score", _score_text(params.score)
     yield "cluster", f"{params.cluster.difficulty_clusters} difficulty clusters"
-    if params.grow.start_from is not None:
+    start = params.grow.start_from
+    if start is not None:
+        run = "the champion's run" if start == "champion" else f"the run in {start}"
         yield (
             "start",
-            f"from the run in {params.grow.start_from}: scores, labels, adapter, utilities",
+            f"from {run}: scores, labels, adapter, utilities",
         )
     yield "select", _select_text(params.select)
     if get_selector(params.select.selector).reads_utilities:

@@ -178,7 +178,12 @@ def champion_train_hash(settings: TrackingSettings, name: str) -> str:
         from lead_core.tracking_download import TRAIN_HASH_TAG, find_champion
 
         _, run = find_champion(_connect(settings).client, name)
-        return str(run.data.tags.get(TRAIN_HASH_TAG))
+        if TRAIN_HASH_TAG not in run.data.tags:
+            raise LeadError(
+                f"the champion of {name} (run {run.info.run_id}) has no tag {TRAIN_HASH_TAG}: it was "
+                "not logged by this pipeline, and no run can be found by it"
+            )
+        return str(run.data.tags[TRAIN_HASH_TAG])
 
 
 def share_view(settings: TrackingSettings) -> str:

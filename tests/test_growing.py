@@ -116,6 +116,30 @@ def test_beyond_a_limit_the_clusters_are_fitted_anew_and_the_stage_says_why(grow
     grown.set("grow.max_new_fraction=1")
 
 
+def test_labels_do_not_outlive_the_embeddings_that_they_are_of(grown):
+    """Another layer gives the same IFD to the bit, and other clusters."""
+    path = grown.folder / "params.yaml"
+    before = path.read_text()
+    grown.set("score.embedding_depth_fraction=0.9")
+    said = grown.run(score, cluster).splitlines()[-1]
+    assert (
+        said == "fitted anew, no earlier label is kept: the settings of the clustering are others"
+    )
+    path.write_text(before)
+
+
+def test_a_rule_that_goes_by_losses_does_not_start_from_another_models(grown):
+    path, manifest = grown.folder / "params.yaml", grown.folder / "first/scores/manifest.json"
+    before, scores = path.read_text(), manifest.read_text()
+    manifest.write_text(json.dumps({**json.loads(scores), "scoring_model_sha256": "f" * 64}))
+    grown.set("select.selector=lead")
+    grown.run(score, cluster)
+    with pytest.raises(LeadError, match="that run was scored by another model"):
+        grown.run(train)
+    path.write_text(before)
+    manifest.write_text(scores)
+
+
 def test_held_out_records_that_the_earlier_run_was_trained_on_are_refused(grown):
     """As another seed would hold out, or a small source that grows."""
     grown.set("seed=7")

@@ -33,7 +33,11 @@ def cluster(params: Params, layout: Layout, workspace: Path) -> str:
     ids, ifd = list(scores["id"]), scores["ifd"].to_numpy()
     embeddings = np.asarray(read_embeddings(layout.scores))
     eligible = scores["set_aside"].isna().to_numpy()
-    settings = {"seed": params.seed, "cluster": params.cluster.model_dump(mode="json")}
+    settings = {
+        "seed": params.seed,
+        "cluster": params.cluster.model_dump(mode="json"),
+        "scores": manifest.get("settings"),  # other embeddings are another fit, whatever the IFD
+    }
     growth: Growth | None = None
     with threadpool_limits(params.runtime.threads):  # the thread count changes float sums
         if start is not None:

@@ -73,9 +73,13 @@ def score(params: Params, layout: Layout, workspace: Path) -> str:
     loss = ResponseLoss(causal_lm, runtime)
     ledger = CostLedger()
     count_forwards(decoder_of(loss.causal_lm), ledger)
-    samples, left_out = _samples(params, pool, tokenizer, context_tokens(causal_lm))
-    response_tokens = np.array([len(s.input_ids) - s.response_start for s in samples])
     other = None if scorer.sha256 == model.sha256 else scorer.sha256
+    samples, left_out = (
+        (pool.encoded(np.arange(len(pool))), {})  # in the pool because this model can read them
+        if other is None
+        else _samples(params, pool, tokenizer, context_tokens(causal_lm))
+    )
+    response_tokens = np.array([len(s.input_ids) - s.response_start for s in samples])
     settings = scoring_settings(params, runtime, other)
     start = read_start(params, workspace)
     earlier = find_earlier_scores(
@@ -199,19 +203,14 @@ def _locked_scoring_model(params: Params, workspace: Path) -> ResolvedModel:
 def _samples(
     params: Params, pool: Pool, tokenizer: Any, limit_tokens: int | None
 ) -> tuple[Sequence[Encoded], dict[int, str]]:
-    """Return the records that can be scored, and by position why the others cannot.
-
-    The model that is trained scores all: they are in the pool because it can read them.
-    """
-    if params.score.model is None:
-        return pool.encoded(np.arange(len(pool))), {}
+    """Return the records that `score.model` can score, and by position why the others cannot."""
     conversations = (pool.messages(i) for i in range(len(pool)))
     samples, left_out = encode_for_scoring(
         tokenizer, conversations, count=len(pool), limit_tokens=limit_tokens
     )
     if not samples:
         raise LeadError(
-            f"score.model: {params.score.model.name} can score none of the {len(pool)} records "
+            f"score.model: {params.scoring_model.name} can score none of the {len(pool)} records "
             f"({_counted(left_out.values())}); set another model"
         )
     return samples, left_out

@@ -124,13 +124,14 @@ def read_inputs(params: Params, layout: Layout, workspace: Path) -> TrainInputs:
     heldout = open_heldout(layout.pool, verify=True)
     inputs = TrainInputs(model, pool, heldout, hashes, offline)
     start = read_start(params, workspace)
-    return inputs if start is None else _starting_from(start, inputs)
+    return inputs if start is None else _starting_from(start, inputs, params.select.selector)
 
 
-def _starting_from(start: Start, inputs: TrainInputs) -> TrainInputs:
+def _starting_from(start: Start, inputs: TrainInputs, selector: str) -> TrainInputs:
     """Add to `inputs` the adapter and the use of the earlier run `start`.
 
-    LeadError where that run was trained on what is held out now: its losses would be no measure.
+    LeadError where that run was trained on what is held out now: its losses would be no measure; and
+    where its utilities come from another model's losses, for a rule that goes by them.
     """
     adapter = start.layout.train / "adapter"
     expected = read_manifest(start.layout.train, "train")["adapter_sha256"]
@@ -138,6 +139,12 @@ def _starting_from(start: Start, inputs: TrainInputs) -> TrainInputs:
         raise LeadError(
             f"params.yaml: grow.start_from: {adapter} is not what its training wrote (hash "
             f"{expected[:12]}... recorded); copy that run's artifacts anew"
+        )
+    scores = read_manifest(start.layout.scores, "score")
+    if "scoring_model_sha256" in scores and get_selector(selector).starts_from_losses:
+        raise LeadError(
+            f"params.yaml: grow.start_from: that run was scored by another model (score.model), and "
+            f"`{selector}` goes by the trained model's own losses; start from null, or use informative"
         )
     heldout = inputs.heldout.ids
     seen = heldout[read_carried(start.layout.train, heldout, np.zeros(len(heldout))).uses > 0]
