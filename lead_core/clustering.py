@@ -80,19 +80,84 @@ def cluster_pool(
     ifd float [n], embeddings float [n, d], eligible bool [n] (False: set aside, label -1; those get
     task clusters too, so that a stratified draw can cover them).
     """
+    reduced = reduce_embeddings(embeddings, reduced_dimensions, seed=seed)
+    return _label(
+        ifd,
+        reduced,
+        eligible,
+        difficulty_clusters=difficulty_clusters,
+        kmeans_restarts=kmeans_restarts,
+        min_cluster_size=min_cluster_size,
+        fit_limit=fit_limit,
+        seed=seed,
+    )
+
+
+def fit_clusters(
+    ids: Sequence[str],
+    ifd: np.ndarray,
+    embeddings: np.ndarray,
+    eligible: np.ndarray,
+    *,
+    difficulty_clusters: int,
+    kmeans_restarts: int,
+    reduced_dimensions: int,
+    min_cluster_size: int,
+    fit_limit: int,
+    seed: int,
+) -> tuple[Clusters, ClusterFit]:
+    """Return what `cluster_pool` does, and what it was fitted by, as numbers; ids [n]."""
+    reduced, reduction = _fit_reduction(embeddings, reduced_dimensions, seed=seed)
+    clusters = _label(
+        ifd,
+        reduced,
+        eligible,
+        difficulty_clusters=difficulty_clusters,
+        kmeans_restarts=kmeans_restarts,
+        min_cluster_size=min_cluster_size,
+        fit_limit=fit_limit,
+        seed=seed,
+    )
+    points, tasks = [], []
+    for label in range(SET_ASIDE, len(clusters.centroids)):
+        members = np.flatnonzero(clusters.difficulty == label)
+        sample = _fit_sample(len(members), fit_limit, _rng_of(seed, label))
+        points.append(reduced[members[sample]])
+        last = int(clusters.task[members].max(initial=0))
+        tasks.append(clusters.noise_tasks.get(label, last + 1))
+    fit = ClusterFit(
+        np.asarray(ids, dtype=np.str_),
+        ifd,
+        clusters.centroids,
+        reduction,
+        tuple(points),
+        np.array(tasks, dtype=np.int32),
+        float(clusters.is_noise().mean()),
+    )
+    return clusters, fit
+
+
+def _label(
+    ifd: np.ndarray,
+    reduced: np.ndarray,
+    eligible: np.ndarray,
+    *,
+    difficulty_clusters: int,
+    kmeans_restarts: int,
+    min_cluster_size: int,
+    fit_limit: int,
+    seed: int,
+) -> Clusters:
+    """Return the labels of `cluster_pool`; reduced [n, r]: its embeddings, reduced."""
     difficulty, centroids = cluster_difficulty(
         ifd, eligible, difficulty_clusters, restarts=kmeans_restarts, seed=seed
     )
-    reduced = reduce_embeddings(embeddings, reduced_dimensions, seed=seed)
     task = np.zeros(len(ifd), dtype=np.int32)
     noise_tasks: dict[int, int] = {}
     for label in range(SET_ASIDE, len(centroids)):
         members = np.flatnonzero(difficulty == label)
         labels = cluster_tasks(
-            reduced[members],
-            min_cluster_size,
-            fit_limit,
-            rng=np.random.default_rng([seed, label + 1]),
+            reduced[members], min_cluster_size, fit_limit, rng=_rng_of(seed, label)
         )
         noise = labels < 0
         if noise.any():
@@ -100,6 +165,11 @@ def cluster_pool(
             labels = np.where(noise, noise_tasks[label], labels)
         task[members] = labels
     return Clusters(difficulty, task, centroids, noise_tasks)
+
+
+def _rng_of(seed: int, label: int) -> np.random.Generator:
+    """Return what draws the sample that HDBSCAN is fitted on inside the difficulty cluster `label`."""
+    return np.random.default_rng([seed, label + 1])
 
 
 def cluster_difficulty(
@@ -170,36 +240,6 @@ def cluster_tasks(
     rest = np.setdiff1d(np.arange(n), sample, assume_unique=True)
     labels[rest] = _approximate(clusterer, points[rest])
     return labels
-
-
-def fit_of(
-    clusters: Clusters,
-    ids: Sequence[str],
-    ifd: np.ndarray,
-    embeddings: np.ndarray,
-    *,
-    reduced_dimensions: int,
-    fit_limit: int,
-    seed: int,
-) -> ClusterFit:
-    """Return what `clusters` were fitted by, as numbers; the rest as `cluster_pool` was given it."""
-    reduced, reduction = _fit_reduction(embeddings, reduced_dimensions, seed=seed)
-    points, tasks = [], []
-    for label in range(SET_ASIDE, len(clusters.centroids)):
-        members = np.flatnonzero(clusters.difficulty == label)
-        rng = np.random.default_rng([seed, label + 1])
-        points.append(reduced[members[_fit_sample(len(members), fit_limit, rng)]])
-        last = int(clusters.task[members].max(initial=0))
-        tasks.append(clusters.noise_tasks.get(label, last + 1))
-    return ClusterFit(
-        np.asarray(ids, dtype=np.str_),
-        ifd,
-        clusters.centroids,
-        reduction,
-        tuple(points),
-        np.array(tasks, dtype=np.int32),
-        float(clusters.is_noise().mean()),
-    )
 
 
 def predict_clusters(

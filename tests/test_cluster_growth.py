@@ -7,7 +7,7 @@ from sklearn.metrics import adjusted_rand_score
 from lead_core.artifacts import Layout, write_clusters, write_scores
 from lead_core.cluster_fit import read_fit, write_fit
 from lead_core.cluster_growth import Drift, grow_clusters, measure_drift
-from lead_core.clustering import cluster_pool, fit_of, merge_labels, predict_clusters
+from lead_core.clustering import fit_clusters, merge_labels, predict_clusters
 from lead_core.errors import LeadError
 from lead_core.scoring import Scores
 
@@ -32,10 +32,7 @@ def records(n, seed=0):
 
 
 def fitted(ids, ifd, embeddings):
-    clusters = cluster_pool(ifd, embeddings, ifd < 1, **SETTINGS, seed=0)
-    names = ("reduced_dimensions", "fit_limit")
-    kept = {name: SETTINGS[name] for name in names}
-    return clusters, fit_of(clusters, list(ids), ifd, embeddings, **kept, seed=0)
+    return fit_clusters(list(ids), ifd, embeddings, ifd < 1, **SETTINGS, seed=0)
 
 
 def settings(**changes):

@@ -16,7 +16,7 @@ from lead_core.artifacts import (
 )
 from lead_core.cluster_fit import write_fit
 from lead_core.cluster_growth import Drift, Growth, grow_clusters
-from lead_core.clustering import cluster_pool, fit_of
+from lead_core.clustering import fit_clusters
 from lead_core.earlier_run import read_start
 from lead_core.params import Params
 from lead_core.training_state import drop_finished_scores
@@ -53,7 +53,8 @@ def cluster(params: Params, layout: Layout, workspace: Path) -> str:
         if growth is not None and growth.labelled is not None:
             clusters, fit = growth.labelled
         else:
-            clusters = cluster_pool(
+            clusters, fit = fit_clusters(
+                ids,
                 ifd,
                 embeddings,
                 eligible,
@@ -61,15 +62,6 @@ def cluster(params: Params, layout: Layout, workspace: Path) -> str:
                 kmeans_restarts=params.cluster.kmeans_restarts,
                 reduced_dimensions=params.cluster.reduced_dimensions,
                 min_cluster_size=params.cluster.min_cluster_size,
-                fit_limit=params.cluster.fit_limit,
-                seed=params.seed,
-            )
-            fit = fit_of(
-                clusters,
-                ids,
-                ifd,
-                embeddings,
-                reduced_dimensions=params.cluster.reduced_dimensions,
                 fit_limit=params.cluster.fit_limit,
                 seed=params.seed,
             )
