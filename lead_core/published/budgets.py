@@ -14,6 +14,7 @@ from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from lead_core.comparison.plots import LINES
 from lead_core.plots import render_png
+from lead_core.published.kept_losses import losses_by_seed
 from lead_core.published.markdown import interval, markdown_table
 from lead_core.statistics import PairedDifference, paired_difference
 from lead_core.storage import read_json
@@ -49,10 +50,8 @@ def budget_points(results: Path) -> list[BudgetPoint]:
 
 def _point(path: Path) -> BudgetPoint:
     table = read_json(path, made_by="lead compare")
-    losses: dict[str, list[float]] = {}
-    for kept in sorted((path.parent / "cells").glob("*.json")):
-        cell = read_json(kept, made_by="lead compare")
-        losses.setdefault(cell["selector"], []).append(cell["heldout"]["macro"])
+    kept = losses_by_seed(path.parent)
+    losses = {selector: list(by_seed.values()) for selector, by_seed in kept.items()}
     rows = {row["selector"]: row for row in table["rows"]}
     return BudgetPoint(rows["random"]["visits"][1], table["base_loss"], rows, losses)
 

@@ -12,6 +12,7 @@ from lead_core.comparison.plots import LINES
 from lead_core.errors import LeadError
 from lead_core.plots import INK, render_png
 from lead_core.published.comparison import wrong_responses
+from lead_core.published.kept_losses import losses_by_seed
 from lead_core.published.markdown import interval, markdown_table
 from lead_core.statistics import PairedDifference, holm, paired_difference, paired_t_p
 from lead_core.storage import read_json
@@ -118,7 +119,8 @@ def confirmation_goals(results: Path) -> str:
     }
     lines = []
     for pool, table in _found(results).items():
-        losses = _losses(results, _POOLS[pool])
+        (path,) = results.glob(f"{_POOLS[pool]}/comparison.json")  # one, as `_confirming` says
+        losses = losses_by_seed(path.parent)
         proposed, base = losses[PROPOSED], table["base_loss"]
         shared = sorted(set(proposed) & set(losses["random"]))
         wanted = [base - GOAL * (base - losses["random"][seed]) for seed in shared]
@@ -138,15 +140,6 @@ def _found(results: Path) -> dict[str, dict[str, Any]]:
     """Return the comparisons, by pool, that the proposed rule is in."""
     tables = {pool: _confirming(results, pattern) for pool, pattern in _POOLS.items()}
     return {pool: table for pool, table in tables.items() if table and PROPOSED in table["rows"]}
-
-
-def _losses(results: Path, pattern: str) -> dict[str, dict[int, float]]:
-    """Return the macro held-out losses of a kept comparison: selector -> seed -> loss."""
-    losses: dict[str, dict[int, float]] = {}
-    for path in sorted(results.glob(f"{pattern}/cells/*.json")):
-        cell = read_json(path, made_by="lead compare")
-        losses.setdefault(cell["selector"], {})[cell["seed"]] = cell["heldout"]["macro"]
-    return losses
 
 
 def _confirming(results: Path, pattern: str) -> dict[str, Any] | None:
