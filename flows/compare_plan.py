@@ -101,6 +101,9 @@ def open_plan(workspace: Path) -> ComparePlan:
     compare = params.compare
     plain = params.model_dump(mode="json")
     identity = comparison_id(plain, _pool_hashes(manifest), runtime.precision)
+    for selector in compare.selectors:
+        if problem := params.misleading_scores(selector):
+            raise LeadError(f"params.yaml: compare.selectors: {problem}")
     cells = planned_cells(compare.selectors, compare.seeds, compare.fewer_seeds)
     return ComparePlan(
         workspace=workspace,

@@ -600,17 +600,21 @@ class Params(Section):
         """Return the model that makes the offline pass."""
         return self.score.model or self.model
 
-    @model_validator(mode="after")
-    def _selector_fits_the_scores(self) -> Params:
+    def misleading_scores(self, selector: str) -> str | None:
+        """Return what is wrong with `selector` on scores of another model, None if nothing is."""
         from lead_core.selectors import SELECTORS, on_any_scores
 
-        name = self.select.selector
-        if self.score.model is not None and SELECTORS[name].starts_from_losses:
-            raise ValueError(
-                f"score.model scores with {self.score.model.name}, but {name} starts from the trained "
-                f"model's own losses; set select.selector to one of {', '.join(on_any_scores())}, or "
-                "score.model to null"
-            )
+        if self.score.model is None or not SELECTORS[selector].starts_from_losses:
+            return None
+        return (
+            f"score.model scores with {self.score.model.name}, but {selector} starts from the trained "
+            f"model's own losses; use one of {', '.join(on_any_scores())}, or set score.model to null"
+        )
+
+    @model_validator(mode="after")
+    def _selector_fits_the_scores(self) -> Params:
+        if problem := self.misleading_scores(self.select.selector):
+            raise ValueError(problem)
         return self
 
 

@@ -1,3 +1,4 @@
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -7,11 +8,13 @@ from toy_artifacts import write_artifacts
 from toy_comparison import some_cells
 
 from flows import compare_plan
-from flows.compare_plan import ComparePlan, illustrate, tabulate
+from flows.compare_plan import ComparePlan, illustrate, open_plan, tabulate
+from flows.params_file import edit_params
 from lead_core.artifacts import read_clusters, read_manifest, read_scores
 from lead_core.comparison.cells import Cell
 from lead_core.comparison.kept import KeptCells, Wanted
 from lead_core.comparison.record import SCHEMA
+from lead_core.errors import LeadError
 from lead_core.method_version import METHOD_VERSION
 from lead_core.params import load_params
 from lead_core.storage import write_json
@@ -63,6 +66,16 @@ def test_scores_and_clusters_are_hashed_once_however_many_cells_are_kept(plan, m
         plan.keep(wanted)
     assert calls == {"read_scores": 1, "read_clusters": 1}
     assert plan.missing() == []
+
+
+def test_a_rule_that_another_models_scores_would_mislead_is_refused_before_any_cell(plan):
+    params = plan.workspace / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", params)
+    edit_params(params, ["score.model=o/small", "compare.selectors=[random, lead]"])
+    with pytest.raises(
+        LeadError, match="compare.selectors: score.model scores with o/small, but lead"
+    ):
+        open_plan(plan.workspace)
 
 
 def test_the_table_is_there_from_the_first_cells_on_and_pictures_when_asked_for(plan):

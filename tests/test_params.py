@@ -134,9 +134,9 @@ def test_the_scoring_model_may_be_a_plain_string_or_a_mapping():
 def test_a_rule_that_starts_from_the_trained_models_losses_is_refused_with_anothers(selector):
     assert problems("score.model=o/small", f"select.selector={selector}") == (
         f"params.yaml: score.model scores with o/small, but {selector} starts from the trained "
-        "model's own losses; set select.selector to one of full, ifd, informative, "
+        "model's own losses; use one of full, ifd, informative, "
         "informative-longest, informative-random, iterative, longest, random, random-ifd, stratified, "
-        "or score.model to null"
+        "or set score.model to null"
     )
 
 

@@ -77,9 +77,10 @@ def cluster(params: Params, layout: Layout, workspace: Path) -> str:
     )
     cells = np.unique(np.stack([clusters.difficulty, clusters.task], axis=1), axis=0)
     sizes = np.bincount(clusters.difficulty[clusters.difficulty >= 0])
+    of = f" of {', '.join(map(str, sizes))} records" if len(sizes) else ""
     said = (
-        f"clustered {len(ifd)} records: {len(clusters.centroids)} difficulty clusters of "
-        f"{', '.join(map(str, sizes))} records, {len(cells)} task clusters in all"
+        f"clustered {len(ifd)} records: {len(clusters.centroids)} difficulty clusters{of}, "
+        f"{len(cells)} task clusters in all"
     )
     return said if growth is None else f"{said}\n{_say(growth, len(ifd))}"
 
