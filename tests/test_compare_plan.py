@@ -73,7 +73,7 @@ def test_a_rule_that_another_models_scores_would_mislead_is_refused_before_any_c
     shutil.copy(ROOT / "params.yaml", params)
     edit_params(params, ["score.model=o/small", "compare.selectors=[random, lead]"])
     with pytest.raises(
-        LeadError, match="compare.selectors: score.model scores with o/small, but lead"
+        LeadError, match=r"compare.selectors: score.model scores with o/small, but lead"
     ):
         open_plan(plan.workspace)
 
