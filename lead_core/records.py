@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -57,6 +58,7 @@ _ROLES = {
     "bing": "assistant",
     "model": "assistant",
 }
+_INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})  # general categories of Unicode
 _TOOL_ROLES = {"tool", "function", "function_call", "tool_call", "observation", "ipython"}
 _TURN_LISTS = ("messages", "conversations")
 _PAIRS = {  # prompt key: response keys, the usual one first
@@ -226,6 +228,14 @@ def _history(history: Any) -> list[tuple[Any, Any]]:
     return turns
 
 
+def is_blank(text: str) -> bool:
+    """Return whether nothing in `text` shows: spaces, control and format characters at most.
+
+    A page copied before its answer had arrived often holds a zero-width space (U+200B) as response.
+    """
+    return all(unicodedata.category(character) in _INVISIBLE for character in text)
+
+
 def _checked(turns: list[tuple[Any, Any]]) -> list[Message]:
     messages: list[Message] = []
     for number, (name, content) in enumerate(turns, start=1):
@@ -238,13 +248,13 @@ def _checked(turns: list[tuple[Any, Any]]) -> list[Message]:
             )
         _check_text(f"turn {number} ({role})", content)
         messages.append({"role": role, "content": content})
-    if messages and messages[0]["role"] == "system" and not messages[0]["content"].strip():
+    if messages and messages[0]["role"] == "system" and is_blank(messages[0]["content"]):
         messages = messages[1:]
     _check_order(messages)
     for message in messages[:-1]:
-        if not message["content"].strip():
+        if is_blank(message["content"]):
             raise _RejectedError(Reason.EMPTY_PROMPT, f"an empty {message['role']} turn")
-    if not messages[-1]["content"].strip():
+    if is_blank(messages[-1]["content"]):
         raise _RejectedError(Reason.NO_RESPONSE, "the response is empty")
     return messages
 

@@ -125,6 +125,8 @@ CASES = {
     "no-keys.jsonl": ("{}", ["unknown_format"]),
     "empty-text.jsonl": ('{"prompt": "a", "response": ""}', ["no_response"]),
     "blank-prompt.jsonl": ('{"prompt": " \\n", "response": "b"}', ["empty_prompt"]),
+    "zero-width-response.jsonl": ('{"prompt": "a", "response": "\\u200b"}', ["no_response"]),
+    "zero-width-prompt.jsonl": ('{"prompt": "\\ufeff \\u2060", "response": "b"}', ["empty_prompt"]),
     "image-parts.jsonl": ('{"messages": [{"role": "user", "content": [{}]}]}', ["not_text"]),
     # --- conversations out of order ---
     "assistant-first.jsonl": (turns(("assistant", "a"), ("user", "b")), ["bad_roles"]),
