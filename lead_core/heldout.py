@@ -20,7 +20,7 @@ from lead_core.scoring import response_losses
 def heldout_frame(
     model: Any, heldout: Pool, *, runtime: ResolvedRuntime, pad_id: int, batch_size: int
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Return `source` and `loss` (nats per response token) of every held-out record, and the cost.
+    """Return `id`, `source` and `loss` (nats per response token) of every held-out record; its cost.
 
     The cost: `sequences` and `tokens` forwarded, counted on the model itself. Raises LeadError when a
     loss is no finite number.
@@ -38,5 +38,5 @@ def heldout_frame(
             f"the loss of {len(bad)} held-out records is not a finite number (the first: {bad[0]}); "
             "lower train.learning_rate in params.yaml"
         )
-    frame = pd.DataFrame({"source": heldout.sources, "loss": losses})
+    frame = pd.DataFrame({"id": heldout.ids, "source": heldout.sources, "loss": losses})
     return frame, ledger.as_dict()["evaluation"]

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pytest
 from test_comparison_identity import settings
 
 from lead_core.artifacts import Layout
@@ -46,7 +47,7 @@ def write_training(layout: Layout) -> None:
 def described(folder) -> dict:
     layout = Layout.below(folder)
     write_training(layout)
-    heldout = pd.DataFrame({"source": ["a"], "loss": np.array([1.5])})
+    heldout = pd.DataFrame({"id": ["r"], "source": ["a"], "loss": np.array([1.5])})
     return describe_cell(layout, settings(), heldout, COST, MEASURED)
 
 
@@ -76,8 +77,15 @@ def test_a_record_names_what_it_was_made_from_and_no_comparison(tmp_path):
 
 
 def test_losses_are_averaged_within_sources_first():
-    frame = pd.DataFrame({"source": ["a", "a", "b"], "loss": [1.0, 2.0, 3.0]})
-    assert heldout_losses(frame) == {"macro": 2.25, "by_source": {"a": 1.5, "b": 3.0}, "records": 3}
+    frame = pd.DataFrame(
+        {"id": ["r", "s", "t"], "source": ["a", "a", "b"], "loss": [1.0, 2.0, 3.000001]}
+    )
+    assert heldout_losses(frame) == {
+        "macro": pytest.approx(2.25),
+        "by_source": {"a": 1.5, "b": pytest.approx(3.0)},
+        "records": 3,
+        "by_record": {"a": {"r": 1.0, "s": 2.0}, "b": {"t": 3.0}},
+    }
     base = describe_base(frame, COST, MEASURED, {**HASHES, "more": "x"})
     assert base["inputs"] == {"heldout_sha256": "h", "model_sha256": "m"}
     assert base["ledger"] == {"evaluation": COST}

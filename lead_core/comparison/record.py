@@ -59,7 +59,7 @@ def describe_cell(
 ) -> dict[str, Any]:
     """Return the record of a finished cell, read from its training's outputs.
 
-    effective: params.yaml with what the selector fixes. heldout: source and loss of every held-out
+    effective: params.yaml with what the selector fixes. heldout: id, source and loss of every held-out
     record under the tuned model. cost: sequences and tokens that measuring it forwarded. measured: see
     `measured_on`.
     """
@@ -96,12 +96,16 @@ def describe_cell(
 
 
 def heldout_losses(heldout: pd.DataFrame) -> dict[str, Any]:
-    """Return held-out losses as means per source and the mean of those (macro), nats/token."""
+    """Return held-out losses as means per source, the mean of those (macro) and each, nats/token."""
     by_source = heldout.groupby("source")["loss"].mean()
     return {
         "macro": float(by_source.mean()),
         "by_source": {str(name): float(value) for name, value in by_source.items()},
         "records": len(heldout),
+        "by_record": {
+            str(name): dict(zip(rows["id"], rows["loss"].round(5).tolist(), strict=True))
+            for name, rows in heldout.groupby("source")
+        },
     }
 
 

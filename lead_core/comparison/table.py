@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lead_core.comparison.influence import without_most_influential
 from lead_core.errors import LeadError
 from lead_core.selectors import get_selector
 from lead_core.statistics import PairedDifference, paired_difference
@@ -24,7 +25,8 @@ class Row:
     """One selector over its seeds; losses are macro held-out losses in nats per response token.
 
     spread: standard deviation over seeds (None: one seed). versus: paired with the baseline over the
-    seeds that both have, None for the baseline itself. recovered: share of `full`'s gain over the base
+    seeds that both have, None for the baseline itself. without_one: see `without_most_influential`.
+    recovered: share of `full`'s gain over the base
     model, over the seeds that both have (None without). picked: planted faults as share of the
     training samples, by kind. visits, steps: (smallest, largest) over seeds. forwards and tokens: the
     cost ledger, means per training; the offline pass counts for the rules that read it. seconds: see
@@ -36,6 +38,7 @@ class Row:
     loss: float
     spread: float | None
     versus: PairedDifference | None
+    without_one: PairedDifference | None
     verdict: str
     recovered: float | None
     picked: dict[str, float]
@@ -122,11 +125,11 @@ def _row(
     cells = [found[seed] for seed in sorted(found)]
     losses = [_loss(cell) for cell in cells]
     shared = sorted(set(found) & set(against))
-    versus = None
+    versus = without_one = None
     if name != baseline and shared:
-        versus = paired_difference(
-            [_loss(against[seed]) for seed in shared], [_loss(found[seed]) for seed in shared]
-        )
+        ours, theirs = [found[seed] for seed in shared], [against[seed] for seed in shared]
+        versus = paired_difference(list(map(_loss, theirs)), list(map(_loss, ours)))
+        without_one = without_most_influential(ours, theirs)
     ledger = _spent(name, cells)
     tokens = {column: spent["tokens"] for column, spent in ledger.items()}
     return Row(
@@ -135,6 +138,7 @@ def _row(
         loss=statistics.fmean(losses),
         spread=statistics.stdev(losses) if len(losses) > 1 else None,
         versus=versus,
+        without_one=without_one,
         verdict="" if name == baseline else _verdict(name, versus, baseline, found, against),
         recovered=_recovered(found, full, base_loss),
         picked={
@@ -248,11 +252,13 @@ def _origins(cells: Sequence[Record]) -> dict[str, list[str]]:
 def as_markdown(table: ComparisonTable, command: str) -> str:
     """Return the table as Markdown, with how to read it, where it comes from and how to make it."""
     kinds = sorted(table.pool_faults)
+    by_record = any(row.without_one for row in table.rows)
     head = [
         "selector",
         "seeds",
         "held-out loss",
         f"minus {table.baseline}, paired 95 %",
+        *(["without the record that moves it most"] if by_record else []),
         "finding",
         "of full's gain",
         *(f"{kind.replace('_', ' ')} picked" for kind in kinds),
@@ -268,6 +274,7 @@ def as_markdown(table: ComparisonTable, command: str) -> str:
             str(len(row.seeds)),
             f"{row.loss:.4f}" + (f" ± {row.spread:.4f}" if row.spread is not None else ""),
             describe_interval(row.versus),
+            *([describe_interval(row.without_one)] if by_record else []),
             row.verdict or "baseline",
             "" if row.recovered is None else f"{row.recovered:.0%}",
             *(f"{row.picked[kind]:.1%}" for kind in kinds),

@@ -1,0 +1,48 @@
+"""How much of a difference between two selectors hangs on a single held-out record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lead_core.statistics import PairedDifference, paired_difference
+
+
+def without_most_influential(
+    found: Sequence[Mapping[str, Any]], against: Sequence[Mapping[str, Any]]
+) -> PairedDifference | None:
+    """Return the paired difference of macro losses without the held-out record that moves it most.
+
+    found, against: records of cells, the same seeds in the same order. Means over a few records can be
+    decided by one whose loss is far above the rest. None when a cell has no losses by record (it is
+    older than they are), or a source has a single one.
+    """
+    losses = [_losses(cell) for cell in (*found, *against)]
+    if not losses or any(one is None for one in losses):
+        return None
+    table = pd.DataFrame(losses)  # a row per cell, a column per source and record
+    sizes = table.columns.get_level_values(0).value_counts()
+    if sizes.min() < 2:
+        return None
+    means = table.T.groupby(level=0).mean().T
+    sources = table.columns.get_level_values(0)
+    n = sizes[sources].to_numpy()
+    # What leaving a record out adds to its source's mean, and so to the macro average.
+    moved = (means[sources].to_numpy() - table.to_numpy()) / (n - 1) / len(sizes)
+    left = means.mean(axis=1).to_numpy()[:, None] + moved
+    ours, theirs = left[: len(found)], left[len(found) :]
+    shift = np.abs((moved[: len(found)] - moved[len(found) :]).mean(axis=0))
+    most = int(shift.argmax())
+    return paired_difference(theirs[:, most].tolist(), ours[:, most].tolist())
+
+
+def _losses(cell: Mapping[str, Any]) -> pd.Series[float] | None:
+    by_record = cell["heldout"].get("by_record")
+    if by_record is None:
+        return None
+    return pd.Series(
+        {(source, id): loss for source, rows in by_record.items() for id, loss in rows.items()}
+    )
