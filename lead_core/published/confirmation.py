@@ -27,6 +27,7 @@ _POOLS = {  # of the confirmation, with the folder of its comparison
     "docstrings": "confirm-docstrings/*",
     "mixed, other dirt": "confirm-mixed/*",
     "ShareGPT": "confirm-sharegpt/*",
+    "ShareGPT, 2 % blank responses": "sharegpt-blank/*",
 }
 
 
