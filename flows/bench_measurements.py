@@ -122,6 +122,7 @@ def pipeline(subject: Subject) -> Result:
         stale = [plan.stage for plan in plan_run(subject.workspace) if plan.reasons]
         problem = f"{', '.join(stale)} would run" if stale else None
     if problem is not None:
+        problem = problem.replace(f"{subject.workspace}/", "")  # results name no path of a machine
         raise NotMeasured(f"the workspace is not up to date ({problem}): run `lead run` first")
     python = sys.executable
     return measure_pipeline(

@@ -128,5 +128,5 @@ def test_the_command_line_is_told_without_a_path_of_the_machine(tmp_path):
 def test_no_op_runs_need_a_workspace_that_is_up_to_date(workspace, lead_bench):
     code, out, _ = lead_bench("pipeline")
     assert code == 0
-    assert "pipeline: skipped, the workspace is not up to date" in out
+    assert "pipeline: skipped, the workspace is not up to date (sources.lock.json is not" in out
     assert "run `lead run` first" in " ".join(out.split())
