@@ -22,9 +22,16 @@ from lead_core.published.confirmation import (
 from lead_core.published.faults import faults
 from lead_core.published.fidelity import fidelity
 from lead_core.published.learning_rates import learning_rates
+from lead_core.published.targets import targets
 from lead_core.storage import write_bytes, write_text
 
-PAGES = ("README.md", "docs/informative.md", "docs/operations.md", "docs/results.md")
+PAGES = (
+    "README.md",
+    "docs/informative.md",
+    "docs/operations.md",
+    "docs/performance.md",
+    "docs/results.md",
+)
 TABLES: dict[str, Callable[[Path], str]] = {
     "comparison-cost": comparison_cost,
     "comparison-picks": comparison_picks,
@@ -36,6 +43,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "confirmation-goals": confirmation_goals,
     "budgets": budgets,
     "learning-rates": learning_rates,
+    "targets": targets,
 }
 PICTURES: dict[str, Callable[[Path], bytes | None]] = {
     "confirmation.png": confirmation_picture,
