@@ -12,14 +12,15 @@ class Effort:
     """Repetitions and sizes of all measurements.
 
     repetitions: counted rounds through the sides of a comparison. scoring_records: records per scoring
-    pass. batch_samples: samples of an optimizer step at most. steps: optimizer steps per repetition.
-    loop_rounds: rounds of LEAD's loop per repetition, of one step each. matmul_calls: products of each
-    shape per repetition. subjects: of MMLU's 57, the first so many. pools: sizes of the pools that
-    selection is measured on, in samples.
+    pass. as_released: whether the authors' way is measured as released, too. batch_samples: samples of
+    an optimizer step at most. steps: optimizer steps per repetition. loop_rounds: rounds of LEAD's loop
+    per repetition, of one step each. matmul_calls: products of each shape per repetition. subjects: of
+    MMLU's 57, the first so many. pools: sizes of the pools that selection is measured on, in samples.
     """
 
     repetitions: int
     scoring_records: int
+    as_released: bool
     batch_samples: int
     steps: int
     loop_rounds: int
@@ -31,6 +32,7 @@ class Effort:
 QUICK = Effort(
     repetitions=3,
     scoring_records=16,
+    as_released=False,
     batch_samples=4,
     steps=1,
     loop_rounds=2,
@@ -41,6 +43,7 @@ QUICK = Effort(
 FULL = Effort(
     repetitions=5,
     scoring_records=96,
+    as_released=True,
     batch_samples=16,
     steps=2,
     loop_rounds=4,
