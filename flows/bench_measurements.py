@@ -17,6 +17,7 @@ from flows.source_lock import source_lock_problem
 from flows.stages.train import Recorder, TrainInputs, build_loop
 from lead_core.bench.attention import measure_attention
 from lead_core.bench.bookkeeping import measure_bookkeeping
+from lead_core.bench.clustering import ClusterSettings, measure_clustering
 from lead_core.bench.evaluation import EvaluationSettings, measure_evaluation
 from lead_core.bench.pipeline import measure_pipeline
 from lead_core.bench.result import NotMeasured, Result
@@ -77,6 +78,20 @@ def training(subject: Subject) -> Result:
 def selection(subject: Subject) -> Result:
     """A round's choice and update, on pools as large as anybody has."""
     return measure_selection(subject.effort.pools, rounds=SELECTION_ROUNDS)
+
+
+def clustering(subject: Subject) -> Result:
+    """The cluster stage's function, on pools as large as anybody has."""
+    params, effort = subject.params, subject.effort
+    settings = ClusterSettings(
+        **params.cluster.model_dump(), seed=params.seed, threads=subject.runtime.threads
+    )
+    return measure_clustering(
+        effort.clustered_pools,
+        agreement_records=effort.agreement_records,
+        width=subject.shape.hidden,
+        settings=settings,
+    )
 
 
 def bookkeeping(subject: Subject) -> Result:
@@ -148,6 +163,7 @@ MEASUREMENTS: Mapping[str, Callable[[Subject], Result]] = {
         bookkeeping,
         attention,
         selection,
+        clustering,
         evaluation,
         pipeline,
     )

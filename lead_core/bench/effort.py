@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lead_core.bench.selection import FULL_SIZES, QUICK_SIZES
+from lead_core.bench import clustering, selection
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,9 @@ class Effort:
     pass. as_released: whether the authors' way is measured as released, too. batch_samples: samples of
     an optimizer step at most. steps: optimizer steps per repetition. loop_rounds: rounds of LEAD's loop
     per repetition, of one step each. matmul_calls: products of each shape per repetition. subjects: of
-    MMLU's 57, the first so many. pools: sizes of the pools that selection is measured on, in samples.
+    MMLU's 57, the first so many. pools, clustered_pools: sizes of the pools that selection and
+    clustering are measured on, in records. agreement_records: of the pool that is clustered without a
+    limit as well; None: no such pool.
     """
 
     repetitions: int
@@ -27,6 +29,8 @@ class Effort:
     matmul_calls: int
     subjects: int
     pools: tuple[int, ...]
+    clustered_pools: tuple[int, ...]
+    agreement_records: int | None
 
 
 QUICK = Effort(
@@ -38,7 +42,9 @@ QUICK = Effort(
     loop_rounds=2,
     matmul_calls=2,
     subjects=2,
-    pools=QUICK_SIZES,
+    pools=selection.QUICK_SIZES,
+    clustered_pools=clustering.QUICK_SIZES,
+    agreement_records=None,
 )
 FULL = Effort(
     repetitions=5,
@@ -49,5 +55,7 @@ FULL = Effort(
     loop_rounds=4,
     matmul_calls=10,
     subjects=57,
-    pools=FULL_SIZES,
+    pools=selection.FULL_SIZES,
+    clustered_pools=clustering.FULL_SIZES,
+    agreement_records=clustering.FULL_AGREEMENT,
 )
