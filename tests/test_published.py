@@ -292,3 +292,35 @@ def test_targets_are_told_with_what_was_reached_and_where(tmp_path):
         "Commit `0123456789ab` with 1 edited file; EPYC, 2 cores; `a/model`; `lead bench --full`. "
         "Not measured in this run: `pipeline`."
     )
+
+
+def test_the_iterative_reference_stands_beside_lead_with_what_was_counted(tmp_path):
+    tokens = {"offline": 4000.0, "training": 120.0}
+    lead = {
+        "selector": "lead",
+        "seeds": [0, 1],
+        "tokens": {**tokens, "selection": 0.0},
+        "seconds": 41.2,
+    }
+    reference = {
+        "selector": "iterative",
+        "seeds": [0],
+        "tokens": {**tokens, "selection": 20000.0},
+        "seconds": 241.2,
+    }
+    speed = {"forward": 100.0, "training": 100.0}
+    path = tmp_path / COMPARISON
+    write_json(path, {"rows": [lead], "throughput": speed})
+    assert TABLES["reference-cost"](tmp_path) == (
+        "No training of `iterative` is kept yet beside one of `lead`."
+    )
+    write_json(path, {"rows": [reference, lead], "throughput": speed})
+    write_json(path.parent / "cells/iterative-seed0.0a.json", {"rounds": 10})
+    _, _, *rows, _, note = TABLES["reference-cost"](tmp_path).splitlines()
+    assert rows == [
+        "| `lead` | 2 | 4,000 | 0 | 120 | 41 |",
+        "| `iterative` | 1 | 4,000 | 20,000 | 120 | 241 |",
+    ]
+    assert note.startswith(
+        "`iterative` takes 5.9 times as long as `lead`, over 10 rounds. Counted:"
+    )
