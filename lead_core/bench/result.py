@@ -62,7 +62,7 @@ def read_figure(found: Mapping[str, Any]) -> Figure:
 
 def table_rows(name: str, result: Result) -> list[tuple[str, ...]]:
     """Return (measurement, figure, value, least to greatest, target) for each figure of `result`."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for figure in result.figures():
         value, spread, target, verdict = figure_texts(figure)
         rows.append((name, figure.name, value, spread, f"{target}: {verdict}" if target else ""))
