@@ -12,7 +12,6 @@ from lead_core.bench.clustering import (
     make_embeddings,
     make_ifd,
     measure_agreement,
-    measure_clustering,
     measure_pool,
 )
 
@@ -62,14 +61,6 @@ def test_a_limit_above_the_pool_agrees_with_the_exact_fit_and_one_below_less_so(
     assert whole.rand == (1.0, 1.0, 1.0)  # both arms, and what is set aside
     limited = measure_agreement(600, WIDTH, SETTINGS)
     assert 0 < min(limited.rand) < 1
-
-
-def test_every_size_has_a_process_of_its_own():
-    result = measure_clustering((200,), agreement_records=None, width=WIDTH, settings=SETTINGS)
-    assert (result.width, result.exact_limit, result.agreement) == (WIDTH, 300, None)
-    assert [pool.records for pool in result.pools] == [200]
-    # Without torch, which this process has imported, it is a small one.
-    assert result.pools[0].peak_gigabytes < 0.5
 
 
 def test_the_exponent_is_taken_above_the_exact_limit_only():

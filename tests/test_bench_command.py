@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,16 @@ def test_bookkeeping_is_measured_on_the_loop_of_the_train_stage(workspace, tmp_p
     result = measure_bookkeeping(loop, on_round=lambda report: None, repetitions=1)
     assert loop.selector.name == "lead"
     assert (result.rounds, result.samples) == (QUICK.loop_rounds, 4 * QUICK.loop_rounds)
+
+
+def test_clustering_is_measured_with_the_parameters_of_the_stage_in_a_process_of_its_own(workspace):
+    params = load_params(workspace / "params.yaml", ["cluster.fit_limit=50"])
+    effort = replace(QUICK, clustered_pools=(300,))
+    result = bench_measurements.clustering(Subject(workspace, params, effort, None))
+    assert (result.width, result.exact_limit, result.agreement) == (16, 7 * 50, None)
+    assert [pool.records for pool in result.pools] == [300]
+    # Without torch, which this process has imported, it is a small one.
+    assert result.pools[0].peak_gigabytes < 0.5
 
 
 @pytest.mark.slow

@@ -46,6 +46,7 @@ def reference_cost(results: Path) -> str:
     ratio = rows[REFERENCE]["seconds"] / rows[LEAD]["seconds"]
     return markdown_table(heads, lines) + (
         f"\n\n`{REFERENCE}` takes {ratio:.1f} times as long as `{LEAD}`, over {rounds} rounds. "
-        f"Counted: the tokens. Measured: {speed['forward']:.0f} tokens/s forward and {speed['training']:.0f} in "
-        "training, medians of these trainings. Seconds are tokens by tokens/s, not a stopwatch's."
+        f"Counted: the tokens. Measured: {speed['forward']:.0f} tokens/s forward and "
+        f"{speed['training']:.0f} in training, medians of these trainings. Seconds are tokens by "
+        "tokens/s, not a stopwatch's."
     )
