@@ -17,6 +17,7 @@ from flows.source_lock import source_lock_problem
 from flows.stages.train import Recorder, TrainInputs, build_loop
 from lead_core.bench.attention import measure_attention
 from lead_core.bench.bookkeeping import measure_bookkeeping
+from lead_core.bench.clustering import ClusterSettings, measure_clustering
 from lead_core.bench.evaluation import EvaluationSettings, measure_evaluation
 from lead_core.bench.pipeline import measure_pipeline
 from lead_core.bench.result import NotMeasured, Result
@@ -32,6 +33,7 @@ from lead_core.tracking import open_run, resolve_settings
 
 ARMS = 3
 SELECTION_ROUNDS = 12
+AUTHORS_ATTENTION = "sdpa"  # what transformers 4.46 takes where no attention is named
 NO_OP_SECONDS = {"dvc repro": 3.0, "lead run": 15.0}
 
 
@@ -51,6 +53,7 @@ def scoring(subject: Subject) -> Result:
         depth_fraction=subject.params.score.embedding_depth_fraction,
         roof=subject.matmul.throughput(subject.runtime.precision).median,
         repetitions=subject.effort.repetitions,
+        as_released=subject.load(AUTHORS_ATTENTION) if subject.effort.as_released else None,
     )
 
 
@@ -75,6 +78,20 @@ def training(subject: Subject) -> Result:
 def selection(subject: Subject) -> Result:
     """A round's choice and update, on pools as large as anybody has."""
     return measure_selection(subject.effort.pools, rounds=SELECTION_ROUNDS)
+
+
+def clustering(subject: Subject) -> Result:
+    """The cluster stage's function, on pools as large as anybody has."""
+    params, effort = subject.params, subject.effort
+    settings = ClusterSettings(
+        **params.cluster.model_dump(), seed=params.seed, threads=subject.runtime.threads
+    )
+    return measure_clustering(
+        effort.clustered_pools,
+        agreement_records=effort.agreement_records,
+        width=subject.shape.hidden,
+        settings=settings,
+    )
 
 
 def bookkeeping(subject: Subject) -> Result:
@@ -122,6 +139,7 @@ def pipeline(subject: Subject) -> Result:
         stale = [plan.stage for plan in plan_run(subject.workspace) if plan.reasons]
         problem = f"{', '.join(stale)} would run" if stale else None
     if problem is not None:
+        problem = problem.replace(f"{subject.workspace}/", "")  # results name no path of a machine
         raise NotMeasured(f"the workspace is not up to date ({problem}): run `lead run` first")
     python = sys.executable
     return measure_pipeline(
@@ -145,6 +163,7 @@ MEASUREMENTS: Mapping[str, Callable[[Subject], Result]] = {
         bookkeeping,
         attention,
         selection,
+        clustering,
         evaluation,
         pipeline,
     )

@@ -212,7 +212,8 @@ def _fit_reduction(
     from sklearn.decomposition import PCA
 
     finite = np.isfinite(embeddings).all(axis=1)
-    known = embeddings[finite].astype(np.float64)
+    # The whole pool is copied once, to float64, not once more to leave out what is not there.
+    known = (embeddings if finite.all() else embeddings[finite]).astype(np.float64)
     dimensions = min(dimensions, *known.shape)
     reduced = np.zeros((len(embeddings), dimensions))
     if len(known) < 2:  # one point has no direction in which it varies

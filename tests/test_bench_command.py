@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,16 @@ def test_bookkeeping_is_measured_on_the_loop_of_the_train_stage(workspace, tmp_p
     assert (result.rounds, result.samples) == (QUICK.loop_rounds, 4 * QUICK.loop_rounds)
 
 
+def test_clustering_is_measured_with_the_parameters_of_the_stage_in_a_process_of_its_own(workspace):
+    params = load_params(workspace / "params.yaml", ["cluster.fit_limit=50"])
+    effort = replace(QUICK, clustered_pools=(300,))
+    result = bench_measurements.clustering(Subject(workspace, params, effort, None))
+    assert (result.width, result.exact_limit, result.agreement) == (16, 7 * 50, None)
+    assert [pool.records for pool in result.pools] == [300]
+    # Without torch, which this process has imported, it is a small one.
+    assert result.pools[0].peak_gigabytes < 0.5
+
+
 @pytest.mark.slow
 def test_bookkeeping_records_in_a_store_of_its_own(workspace, lead_bench):
     before = {path.name for path in workspace.iterdir()}
@@ -128,5 +139,5 @@ def test_the_command_line_is_told_without_a_path_of_the_machine(tmp_path):
 def test_no_op_runs_need_a_workspace_that_is_up_to_date(workspace, lead_bench):
     code, out, _ = lead_bench("pipeline")
     assert code == 0
-    assert "pipeline: skipped, the workspace is not up to date" in out
+    assert "pipeline: skipped, the workspace is not up to date (sources.lock.json is not" in out
     assert "run `lead run` first" in " ".join(out.split())

@@ -1,10 +1,13 @@
 """Operation counts, by hand for the toy model and by torch's own counter for the rest."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import make_model
 from torch.utils.flop_counter import FlopCounterMode
 
+from lead_core.bench import cost_ratio as curve
 from lead_core.bench.cost_model import (
     A100,
     MISTRAL_7B,
@@ -18,6 +21,7 @@ from lead_core.bench.cost_model import (
     scoring_table,
     training_flops,
 )
+from lead_core.bench.cost_ratio import cost_ratio, ratio_table
 from lead_core.bench.flops import ModelShape, forward_flops, shape_of, total_forward_flops
 from lead_core.bench.matmul import MatmulResult, measure_matmul
 from lead_core.bench.spread import Spread
@@ -109,3 +113,31 @@ def test_the_table_in_the_documentation_is_the_one_that_is_computed(pytestconfig
     assert cost_table(MISTRAL_7B, PAPER_LIKE, A100, POOLS) in page
     assert SMOLLM2_135M.decoder_weights + SMOLLM2_135M.head_weights == 134_479_872
     assert scoring_table(MISTRAL_7B, SMOLLM2_135M, PAPER_LIKE, A100, POOLS) in page
+
+
+def test_the_reference_takes_longer_with_every_round_and_with_less_training():
+    cost = estimate_cost(TOY, WORK, 100)
+    assert cost_ratio(TOY, WORK, 100) == cost.iterative / cost.lead
+    forward = 124_064
+    lead = offline_flops(TOY, WORK) + 0.5 * training_flops(TOY, WORK)
+    for rounds in (1, 4):
+        ratio = cost_ratio(TOY, replace(WORK, rounds=rounds), 100)
+        assert ratio == pytest.approx(1 + rounds * forward / lead)
+    table = ratio_table(TOY, WORK, (100, 1000), (1, 4), 50).splitlines()
+    assert table[0] == (
+        "| pool | 50.0% of it: 1 rounds | 50.0% of it: 4 rounds "
+        "| 50 samples: 1 rounds | 50 samples: 4 rounds |"
+    )
+    share, fixed = table[2].split(" | ")[1:3], table[2].removesuffix(" |").split(" | ")[3:]
+    assert share == fixed  # half of 100 is 50
+    assert table[3].split(" | ")[1:3] == share
+    assert float(table[3].removesuffix(" |").split(" | ")[-1]) > float(fixed[-1])
+
+
+def test_the_curve_in_the_documentation_is_the_one_that_is_computed(pytestconfig):
+    page = (pytestconfig.rootpath / "docs" / "performance.md").read_text()
+    assert (
+        ratio_table(MISTRAL_7B, PAPER_LIKE, curve.POOLS, curve.ROUNDS, curve.FIXED_BUDGET) in page
+    )
+    computed = cost_ratio(SMOLLM2_135M, curve.REFERENCE_BENCHMARK, 2000)
+    assert f"the same formula says {computed:.1f}" in " ".join(page.split())

@@ -74,6 +74,15 @@ def test_an_embedding_that_is_no_number_lies_at_the_origin():
     assert reduced[4].tolist() == [0.0, 0.0]
 
 
+def test_a_pool_without_gaps_is_reduced_to_the_same_bits_as_around_one():
+    points = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
+    gap = np.full((1, 6), np.inf, dtype=np.float32)
+    around = reduce_embeddings(np.concatenate([points[:20], gap, points[20:]]), 3, seed=0)
+    np.testing.assert_array_equal(
+        np.delete(around, 20, axis=0), reduce_embeddings(points, 3, seed=0)
+    )
+
+
 def test_noise_is_a_task_cluster_of_its_own_and_figures_add_up():
     points, _ = blobs(300)
     rng = np.random.default_rng(1)

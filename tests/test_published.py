@@ -9,8 +9,9 @@ from lead_core.published.benchmarks import benchmarks
 from lead_core.published.comparison import COMPARISON
 from lead_core.published.faults import FAULTS
 from lead_core.published.pages import PAGES, PICTURES, TABLES, fill
+from lead_core.published.targets import BENCH
 from lead_core.statistics import paired_difference
-from lead_core.storage import read_json, write_json
+from lead_core.storage import read_json, sha256_file, write_json
 
 ROOT = Path(__file__).parents[1]
 ASKED = {  # task -> metric, documents
@@ -255,3 +256,71 @@ def test_each_selector_is_shown_at_each_learning_rate(tmp_path):
     assert random == "| `random` | 1.400 | **1.300** |"
     assert lead == "| `lead` | **1.500** | 1.600 |"
     assert note.startswith("Reference pool, seed 100;")
+
+
+def test_targets_are_told_with_what_was_reached_and_where(tmp_path):
+    assert TABLES["targets"](tmp_path) == (
+        "No run is kept yet: `lead bench --full --out results/bench`."
+    )
+    spread = {"median": 1.9, "low": 1.65, "high": 2.3}
+    figures = [
+        {"name": "ratio", "value": spread, "unit": "x", "target": {"limit": 6, "at_most": False}},
+        {"name": "speed", "value": spread, "unit": "samples/s", "target": None},
+        {"name": "state", "value": 40.0, "unit": "bytes", "target": {"limit": 40, "at_most": True}},
+    ]
+    path = tmp_path / BENCH
+    record = {"model": "a/model", "results": {"scoring": {"figures": figures}}}
+    write_json(path, {**record, "skipped": {"pipeline": "not up to date"}})
+    _, _, *rows, _, note = TABLES["targets"](tmp_path).splitlines()
+    assert rows == [
+        "| scoring: ratio | 1.9 x (1.65 to 2.3) | at least 6 | **missed** |",
+        "| scoring: state | 40 bytes | at most 40 | met |",
+    ]
+    assert note == (
+        "`a/model`; commit, machine and command are not known. "
+        "Not measured in this run: `pipeline`."
+    )
+    origin = {
+        "commit": "0123456789abcdef",
+        "edited": ["a.py"],
+        "machine": "EPYC, 2 cores",
+        "command": "lead bench --full",
+        "sha256": sha256_file(path),
+    }
+    write_json(path.with_name("origin.json"), origin)
+    assert TABLES["targets"](tmp_path).splitlines()[-1] == (
+        "Commit `0123456789ab` with 1 edited file; EPYC, 2 cores; `a/model`; `lead bench --full`. "
+        "Not measured in this run: `pipeline`."
+    )
+
+
+def test_the_iterative_reference_stands_beside_lead_with_what_was_counted(tmp_path):
+    tokens = {"offline": 4000.0, "training": 120.0}
+    lead = {
+        "selector": "lead",
+        "seeds": [0, 1],
+        "tokens": {**tokens, "selection": 0.0},
+        "seconds": 41.2,
+    }
+    reference = {
+        "selector": "iterative",
+        "seeds": [0],
+        "tokens": {**tokens, "selection": 20000.0},
+        "seconds": 241.2,
+    }
+    speed = {"forward": 100.0, "training": 100.0}
+    path = tmp_path / COMPARISON
+    write_json(path, {"rows": [lead], "throughput": speed})
+    assert TABLES["reference-cost"](tmp_path) == (
+        "No training of `iterative` is kept yet beside one of `lead`."
+    )
+    write_json(path, {"rows": [reference, lead], "throughput": speed})
+    write_json(path.parent / "cells/iterative-seed0.0a.json", {"rounds": 10})
+    _, _, *rows, _, note = TABLES["reference-cost"](tmp_path).splitlines()
+    assert rows == [
+        "| `lead` | 2 | 4,000 | 0 | 120 | 41 |",
+        "| `iterative` | 1 | 4,000 | 20,000 | 120 | 241 |",
+    ]
+    assert note.startswith(
+        "`iterative` takes 5.9 times as long as `lead`, over 10 rounds. Counted:"
+    )

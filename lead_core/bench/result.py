@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -49,18 +49,35 @@ def as_json(result: Result) -> dict[str, Any]:
     return {**asdict(result), "figures": [asdict(figure) for figure in result.figures()]}
 
 
+def read_figure(found: Mapping[str, Any]) -> Figure:
+    """Return the figure that `as_json` wrote as `found`."""
+    value, target = found["value"], found["target"]
+    return Figure(
+        found["name"],
+        Spread(**value) if isinstance(value, Mapping) else value,
+        found["unit"],
+        None if target is None else Target(**target),
+    )
+
+
 def table_rows(name: str, result: Result) -> list[tuple[str, ...]]:
     """Return (measurement, figure, value, least to greatest, target) for each figure of `result`."""
-    return [
-        (
-            name,
-            figure.name,
-            f"{_number(_middle(figure.value))} {figure.unit}".rstrip(),
-            _range(figure.value),
-            _verdict(figure),
-        )
-        for figure in result.figures()
-    ]
+    rows: list[tuple[str, ...]] = []
+    for figure in result.figures():
+        value, spread, target, verdict = figure_texts(figure)
+        rows.append((name, figure.name, value, spread, f"{target}: {verdict}" if target else ""))
+    return rows
+
+
+def figure_texts(figure: Figure) -> tuple[str, str, str, str]:
+    """Return value with unit, least to greatest, target, and met or missed; empty what is not known."""
+    value = f"{_number(_middle(figure.value))} {figure.unit}".rstrip()
+    if figure.target is None:
+        return value, _range(figure.value), "", ""
+    sign = "at most" if figure.target.at_most else "at least"
+    met = figure.target.is_met(_middle(figure.value))
+    target = f"{sign} {_number(figure.target.limit)}"
+    return value, _range(figure.value), target, "met" if met else "missed"
 
 
 def _middle(value: Spread | float) -> float:
@@ -69,14 +86,6 @@ def _middle(value: Spread | float) -> float:
 
 def _range(value: Spread | float) -> str:
     return f"{_number(value.low)} to {_number(value.high)}" if isinstance(value, Spread) else ""
-
-
-def _verdict(figure: Figure) -> str:
-    if figure.target is None:
-        return ""
-    sign = "at most" if figure.target.at_most else "at least"
-    met = figure.target.is_met(_middle(figure.value))
-    return f"{sign} {_number(figure.target.limit)}: {'met' if met else 'missed'}"
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,8 @@
-"""The offline pass: ours against the authors' way, against the roof, and bf16 against fp32."""
+"""The offline pass: ours against the authors' way, against the roof, and bf16 against fp32.
+
+The authors' way is measured twice: as an algorithm, with our precision and attention, and as released,
+in float32 with sdpa attention and a third forward per record.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lead_core.bench.authors_scoring import score_as_the_authors
+from lead_core.bench.authors_scoring import AuthorsScores, score_as_the_authors
 from lead_core.bench.flops import shape_of, total_forward_flops
 from lead_core.bench.interleaving import interleave, timed
 from lead_core.bench.records import BenchRecords
@@ -24,10 +28,12 @@ SHARE_OF_ROOF = Target(65.0)
 
 @dataclass(frozen=True)
 class ScoringResult:
-    """Two passes over the same records by the same model, and what their losses differ by.
+    """Passes over the same records by the same weights, and what their losses differ by.
 
     flops: useful operations of both forwards of every record. roof: matmul operations per second at
-    this precision. loss_difference: the largest between ours and theirs, in nats per token.
+    this precision. seconds: per repetition, of ``ours``, ``authors`` (our precision and attention) and,
+    where it was measured, ``released``. loss_difference: the largest between ours and theirs, in nats
+    per token; released_loss_difference: between ours in fp32 and theirs as released.
     bf16_loss_difference, bf16_ifd_difference: the largest between ours in bf16 and in fp32; None where
     the pass runs in fp32 anyway.
     """
@@ -39,17 +45,17 @@ class ScoringResult:
     roof: float
     seconds: dict[str, tuple[float, ...]]
     loss_difference: float
+    released_loss_difference: float | None
     bf16_loss_difference: float | None
     bf16_ifd_difference: float | None
 
     def samples_per_second(self, side: str) -> Spread:
-        """Return records scored per second by ``ours`` or ``authors``."""
+        """Return records scored per second by one side of `seconds`."""
         return spread_of_rates(self.records, self.seconds[side])
 
-    @property
-    def speed_up(self) -> Spread:
-        """Return how many times as many records per second ours scores."""
-        return spread_of_ratios(self.seconds["authors"], self.seconds["ours"])
+    def speed_up(self, side: str) -> Spread:
+        """Return how many times as many records per second ours scores as `side`."""
+        return spread_of_ratios(self.seconds[side], self.seconds["ours"])
 
     @property
     def share_of_roof(self) -> Spread:
@@ -61,10 +67,19 @@ class ScoringResult:
         lines = [
             Figure("ours", self.samples_per_second("ours"), "samples/s"),
             Figure("the authors' way", self.samples_per_second("authors"), "samples/s"),
-            Figure("ours over the authors'", self.speed_up, "x", SPEED_UP),
+            Figure("ours over the authors'", self.speed_up("authors"), "x", SPEED_UP),
             Figure("ours, share of matmul roof", self.share_of_roof, "%", SHARE_OF_ROOF),
             Figure("largest difference of losses", self.loss_difference, "nats/token"),
         ]
+        if self.released_loss_difference is not None:
+            released = self.samples_per_second("released")
+            ratio = self.speed_up("released")
+            difference = self.released_loss_difference
+            lines += [
+                Figure("the authors' way as released", released, "samples/s"),
+                Figure("ours over the authors' as released", ratio, "x", SPEED_UP),
+                Figure("fp32 against the authors' as released", difference, "nats/token"),
+            ]
         if self.bf16_loss_difference is not None and self.bf16_ifd_difference is not None:
             lines += [
                 Figure("bf16 against fp32, loss", self.bf16_loss_difference, "nats/token"),
@@ -83,10 +98,12 @@ def measure_scoring(
     depth_fraction: float,
     roof: float,
     repetitions: int,
+    as_released: Any | None,
 ) -> ScoringResult:
     """Score `records` both ways by turns; `roof` is the matmul throughput, operations per second.
 
-    Both start from text; ours yields embeddings besides.
+    All start from text; ours yields embeddings besides. as_released: the same weights with the
+    attention that the authors' code runs with; None leaves that side out, slow as it is.
     """
     header = assistant_header(tokenizer)
     losses = {
@@ -104,11 +121,25 @@ def measure_scoring(
             depth_fraction=depth_fraction,
         )
 
-    def authors(chosen: BenchRecords) -> np.ndarray:
-        scores = score_as_the_authors(
-            model, tokenizer, chosen.conversations, header=header, runtime=runtime
+    def authors(chosen: BenchRecords) -> AuthorsScores:
+        return score_as_the_authors(
+            model,
+            tokenizer,
+            chosen.conversations,
+            header=header,
+            runtime=runtime,
+            third_forward=False,
         )
-        return np.concatenate([scores.loss, scores.response_loss])
+
+    def released(chosen: BenchRecords) -> AuthorsScores:
+        return score_as_the_authors(
+            as_released,
+            tokenizer,
+            chosen.conversations,
+            header=header,
+            runtime=replace(runtime, precision="fp32"),
+            third_forward=True,
+        )
 
     found: dict[str, Any] = {}
     sides = {
@@ -117,6 +148,9 @@ def measure_scoring(
     }
     ours(records.first(1), runtime.precision)
     authors(records.first(1))
+    if as_released is not None:
+        sides["released"] = timed(lambda: found.update(released=released(records)))
+        released(records.first(1))
     seconds = interleave(sides, repetitions)
     scores: Scores = found["ours"]
     exact = ours(records, "fp32") if runtime.precision != "fp32" else None
@@ -129,8 +163,9 @@ def measure_scoring(
         flops=total_forward_flops(shape, records.samples) + total_forward_flops(shape, bare),
         roof=roof,
         seconds=seconds,
-        loss_difference=_largest(
-            np.concatenate([scores.loss, scores.response_loss]), found["authors"]
+        loss_difference=_differ(scores, found["authors"]),
+        released_loss_difference=(
+            None if as_released is None else _differ(exact or scores, found["released"])
         ),
         bf16_loss_difference=None if exact is None else _largest(scores.loss, exact.loss),
         bf16_ifd_difference=None if exact is None else _largest(scores.ifd, exact.ifd),
@@ -141,6 +176,11 @@ def _alone(sample: Encoded, header_tokens: int) -> Encoded:
     """Return a sample as long as the response behind a header, for counting."""
     length = header_tokens + len(sample.input_ids) - sample.response_start
     return Encoded(range(length), 0, header_tokens)
+
+
+def _differ(ours: Scores, theirs: AuthorsScores) -> float:
+    """Return the largest difference between both losses of the same records, in nats per token."""
+    return max(_largest(ours.loss, theirs.loss), _largest(ours.response_loss, theirs.response_loss))
 
 
 def _largest(a: np.ndarray, b: np.ndarray) -> float:

@@ -22,9 +22,17 @@ from lead_core.published.confirmation import (
 from lead_core.published.faults import faults
 from lead_core.published.fidelity import fidelity
 from lead_core.published.learning_rates import learning_rates
+from lead_core.published.reference_cost import reference_cost
+from lead_core.published.targets import targets
 from lead_core.storage import write_bytes, write_text
 
-PAGES = ("README.md", "docs/informative.md", "docs/operations.md", "docs/results.md")
+PAGES = (
+    "README.md",
+    "docs/informative.md",
+    "docs/operations.md",
+    "docs/performance.md",
+    "docs/results.md",
+)
 TABLES: dict[str, Callable[[Path], str]] = {
     "comparison-cost": comparison_cost,
     "comparison-picks": comparison_picks,
@@ -36,6 +44,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "confirmation-goals": confirmation_goals,
     "budgets": budgets,
     "learning-rates": learning_rates,
+    "reference-cost": reference_cost,
+    "targets": targets,
 }
 PICTURES: dict[str, Callable[[Path], bytes | None]] = {
     "confirmation.png": confirmation_picture,
