@@ -352,11 +352,6 @@ class SelectParams(Section):
         description="informative: a task cluster's share of a round is its size to this power; "
         "1: in proportion, 0: all alike",
     )
-    length_stratum: int = Field(
-        ge=1,
-        description="informative-strata: neighbours in length that make a stratum of a task cluster, "
-        "whose most informative comes first",
-    )
 
     @field_validator("selector")
     @classmethod

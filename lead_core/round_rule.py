@@ -71,7 +71,6 @@ def rule_settings(
             min_round=values["min_round_samples"] or effective_batch,
             max_uses=values["max_uses"],
             cluster_size_power=values["cluster_size_power"],
-            length_stratum=values["length_stratum"],
         ),
         UtilitySettings(
             smoothing=values["smoothing"],

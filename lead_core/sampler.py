@@ -41,7 +41,6 @@ class LeadSettings:
     min_round_samples: int | None = None
     max_uses: int = 4
     cluster_size_power: float = 0.5
-    length_stratum: int = 12
     exploration: float = 0.1
     step_size: float = 1.0
     smoothing: float = 0.1
@@ -90,7 +89,6 @@ _BOUNDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # those of params.yam
             "max_rounds",
             "min_round_samples",
             "max_uses",
-            "length_stratum",
             "displacement_snapshots",
         ),
         _POSITIVE,

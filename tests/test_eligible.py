@@ -29,26 +29,7 @@ from lead_core.selectors.ranking import Ranking
 from lead_core.selectors.shares import draw_shares, expected_shares
 from lead_core.selectors.stratified import _proportional_shares
 
-SETTINGS = SelectionSettings(0.1, 0.5, 0.1, 4, 2, 0.5, 3)
-
-
-def naive_strata(pool: PoolView, cell: tuple[int, int], eligible: list[int], k: int) -> list[int]:
-    """The first `k` of `eligible` when every stratum of a whole cluster gives its best in turn."""
-    members = [
-        i
-        for i in np.lexsort((np.arange(len(pool.loss)), -pool.response_tokens))
-        if (pool.difficulty[i], pool.task[i]) == cell and np.isfinite(pool.loss[i])
-    ]
-    count = max(1, round(len(members) / SETTINGS.length_stratum))
-    strata: list[list[int]] = [[] for _ in range(count)]
-    for place, i in enumerate(members):
-        strata[place * count // len(members)].append(i)
-    turns = sorted(range(count), key=lambda s: s * (np.sqrt(5) - 1) / 2 % 1)
-    ranked = [sorted(stratum, key=lambda i: -pool.information()[i]) for stratum in strata]
-    order = [
-        ranked[s][rank] for rank in range(len(members)) for s in turns if rank < len(ranked[s])
-    ]
-    return [i for i in order if i in eligible][:k]
+SETTINGS = SelectionSettings(0.1, 0.5, 0.1, 4, 2, 0.5)
 
 
 def make_pool(seed: int, n: int = 60, values: int = 1000) -> PoolView:
@@ -113,12 +94,6 @@ def naive_pick(selector, pool, utility, uses, bandit, quota, rng):
                 for group, k in zip(groups, shares.tolist(), strict=True)
                 if k
                 for i in rng.choice(group, k, replace=False)
-            ]
-        if kind == "informative-strata":
-            return [
-                i
-                for g, c, k in zip(groups, cells, shares, strict=True)
-                for i in naive_strata(pool, c, g, k)
             ]
         values = pool.response_tokens if kind == "informative-longest" else pool.information()
         return [i for g, k in zip(groups, shares, strict=True) for i in naive_top(values, g, k)]

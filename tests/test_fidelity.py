@@ -20,7 +20,7 @@ from lead_core.fidelity import (
 )
 from lead_core.selectors import SelectionSettings
 
-BLIND = {"selector": "stratified", "settings": SelectionSettings(0.1, 0.5, 0.3, 8, 3, 0.5, 12)}
+BLIND = {"selector": "stratified", "settings": SelectionSettings(0.1, 0.5, 0.3, 8, 3, 0.5)}
 OWN = Estimator("displacement", False, 0.1, False)
 LOSS = np.array([4.0, 3.0, 2.0, 1.0])
 CLUSTERS = np.array([[0, 0], [0, 0], [0, 1], [0, 0]], dtype=np.int32)

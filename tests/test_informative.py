@@ -18,7 +18,6 @@ SETTINGS = SelectionSettings(
     min_round=4,
     max_uses=2,
     cluster_size_power=0.5,
-    length_stratum=3,
 )
 
 
@@ -100,27 +99,6 @@ def test_what_comes_first_inside_a_cluster(name, first):
     rng = np.random.default_rng(0)
     picks = get_selector(name).pick(pool, init_selection(pool), rules, Quota(9, 9), rng)
     assert picks.indices.tolist() == first
-
-
-def test_strata_of_length_give_their_most_informative_in_turn():
-    # 7 records in 2 strata, of 4 and 3 neighbours in length; the longest stratum has the first turn
-    pool = make_pool(
-        [7], tokens=[9, 40, 8, 20, 10, 30, 7], ifd=[0.5, 0.9, 0.25, 0.2, 0.9, 0.4, 0.9]
-    )  # 9, 4.4, 24, 80, 1.1, 45, 0.8 nats
-    assert pool.by_length_strata(3).tolist() == [3, 2, 5, 0, 1, 6, 4]
-    assert pool.by_length_strata(7).tolist() == pool.by_information.tolist()
-    assert pool.by_length_strata(1).tolist()[0] == 1  # every record a stratum of its own
-
-
-def test_any_beginning_of_the_strata_has_all_lengths():
-    rng = np.random.default_rng(0)
-    pool = make_pool([1200], tokens=rng.permutation(1200) + 1, ifd=rng.uniform(0.1, 0.9, 1200))
-    order = pool.by_length_strata(12)
-    for n in (10, 30, 100):
-        lengths = np.sort(pool.response_tokens[order[:n]]) / 1200
-        expected = (np.arange(n) + 0.5) / n
-        assert np.abs(lengths - expected).max() < 1.6 / n + 12 / 1200
-    assert sorted(order.tolist()) == list(range(1200))
 
 
 def test_at_random_inside_clusters_any_sample_may_come():

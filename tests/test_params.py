@@ -52,9 +52,9 @@ def test_the_shipped_params_are_valid():
         (
             "select.selector=best",
             "params.yaml: select.selector must be one of full, idu, ifd, informative, "
-            "informative-longest, informative-random, informative-strata, iterative, lead, "
-            "lead-no-bandit, lead-no-loss-change, lead-no-smoothing, lead-no-task, lead-paper, "
-            "longest, loss, random, random-ifd, stratified, got 'best'",
+            "informative-longest, informative-random, iterative, lead, lead-no-bandit, "
+            "lead-no-loss-change, lead-no-smoothing, lead-no-task, lead-paper, longest, loss, "
+            "random, random-ifd, stratified, got 'best'",
         ),
         ("seed=many", "params.yaml: seed must be a whole number, got 'many'"),
         (
@@ -135,8 +135,7 @@ def test_a_rule_that_starts_from_the_trained_models_losses_is_refused_with_anoth
     assert problems("score.model=o/small", f"select.selector={selector}") == (
         f"params.yaml: score.model scores with o/small, but {selector} starts from the trained "
         "model's own losses; use one of full, ifd, informative, "
-        "informative-longest, informative-random, informative-strata, iterative, longest, random, "
-        "random-ifd, stratified, "
+        "informative-longest, informative-random, iterative, longest, random, random-ifd, stratified, "
         "or set score.model to null"
     )
 

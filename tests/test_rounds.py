@@ -89,7 +89,7 @@ def make_loop(folder, *, selector="lead", n=48, seed=0, dropout=0.0, stop=lambda
         "trainer": trainer,
         "pool": pool,
         "selector": get_selector(selector),
-        "settings": SelectionSettings(0.1, 0.5, 0.3, 4, 3, 0.5, 12),
+        "settings": SelectionSettings(0.1, 0.5, 0.3, 4, 3, 0.5),
         "utility": UTILITY,
         "limits": Limits(distinct=24, visits=30, rounds=None),
         "effective_batch": 4,
@@ -252,7 +252,7 @@ class PowerCut(Exception):
 
 LONG_ROUNDS = {
     "settings": SelectionSettings(
-        0.1, 0.5, 0.3, 14, 3, 0.5, 12
+        0.1, 0.5, 0.3, 14, 3, 0.5
     ),  # rounds of 4, 3 and 2 steps, one partial
     "utility": replace(UTILITY, snapshots=2, drift=True),
     "dropout": 0.2,

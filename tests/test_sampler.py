@@ -45,7 +45,7 @@ def pipeline(folder, settings=SETTINGS):
     loop, reports = make_loop(
         folder,
         selector=settings.selector,
-        settings=SelectionSettings(0.1, 0.5, 0.3, 6, 3, 0.5, 12),
+        settings=SelectionSettings(0.1, 0.5, 0.3, 6, 3, 0.5),
         utility=replace(UTILITY, drift=True),
         limits=Limits(24, 30, None),
     )

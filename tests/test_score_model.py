@@ -140,7 +140,7 @@ def test_records_that_the_scoring_model_cannot_read_are_set_aside_with_their_rea
     view = clustered(
         workspace, given(models / "large", f"score.model={models / 'small'}")
     ).pool.view
-    settings = SelectionSettings(0.1, 1.0, 0.015, 4, 4, 0.5, 12)
+    settings = SelectionSettings(0.1, 1.0, 0.015, 4, 4, 0.5)
     for name in set(on_any_scores()) - {"iterative"}:
         picks = SELECTORS[name].pick(
             view, init_selection(view), settings, Quota(13, 13), np.random.default_rng(0)

@@ -35,7 +35,6 @@ SETTINGS = SelectionSettings(
     min_round=4,
     max_uses=2,
     cluster_size_power=0.5,
-    length_stratum=3,
 )
 
 

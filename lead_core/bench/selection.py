@@ -40,7 +40,6 @@ SETTINGS = SelectionSettings(
     min_round=16,
     max_uses=4,
     cluster_size_power=0.5,
-    length_stratum=12,
 )
 BUDGET_FRACTION = 0.025
 SELECTORS = ("lead", "informative")

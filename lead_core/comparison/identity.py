@@ -32,7 +32,6 @@ ADDED_LATER: dict[str, Any] = {
     "score.model": None,
     "score.warmup": None,
     "select.cluster_size_power": 0.5,
-    "select.length_stratum": 12,
 }
 
 

@@ -8,7 +8,6 @@ from lead_core.selectors import (
     idu,
     ifd,
     informative,
-    informative_strata,
     informative_without,
     iterative,
     lead,
@@ -45,7 +44,6 @@ SELECTORS: dict[str, Selector] = {
     selector.name: selector
     for selector in (
         informative.SELECTOR,
-        informative_strata.SELECTOR,
         *informative_without.SELECTORS,
         lead.SELECTOR,
         lead_paper.SELECTOR,

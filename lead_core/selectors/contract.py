@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from lead_core.bandit import BanditState, init_bandit
 from lead_core.reward import RewardRange
 from lead_core.selectors.cluster_index import ClusterIndex, index_clusters, rank_members
-from lead_core.selectors.length_strata import rank_by_length_strata
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -65,21 +64,6 @@ class PoolView:
         """Return the same with the longest responses first."""
         return rank_members(self.index, self.difficulty, self.task, self.loss, self.response_tokens)
 
-    def by_length_strata(self, size: int) -> NDArray[np.int32]:
-        """Return the same with the most informative of every `size` neighbours in length first.
-
-        See `rank_by_length_strata`; made once for each `size`.
-        """
-        if size not in self._by_length_strata:
-            self._by_length_strata[size] = rank_by_length_strata(
-                self.index, self.by_length, self.information(), size
-            )
-        return self._by_length_strata[size]
-
-    @cached_property
-    def _by_length_strata(self) -> dict[int, NDArray[np.int32]]:
-        return {}
-
     def information(self) -> FloatArray:
         """Return what each record's prompt says about its response, in nats, float64 [n].
 
@@ -108,7 +92,6 @@ class SelectionSettings:
     min_round: int
     max_uses: int
     cluster_size_power: float
-    length_stratum: int
 
 
 @dataclass(frozen=True)

@@ -11,4 +11,4 @@ from __future__ import annotations
 
 from lead_core.selectors.spread import Spread
 
-SELECTOR = Spread("informative", order=lambda pool, _: pool.by_information)
+SELECTOR = Spread("informative", order=lambda pool: pool.by_information)

@@ -8,6 +8,6 @@ from __future__ import annotations
 from lead_core.selectors.spread import Spread
 
 SELECTORS = (
-    Spread("informative-longest", order=lambda pool, _: pool.by_length),
+    Spread("informative-longest", order=lambda pool: pool.by_length),
     Spread("informative-random", order=None),
 )

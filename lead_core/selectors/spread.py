@@ -36,7 +36,7 @@ class Spread(Selector):
     a cluster they are drawn at random. The rest: see `Selector`.
     """
 
-    order: Callable[[PoolView, SelectionSettings], NDArray[np.int32]] | None
+    order: Callable[[PoolView], NDArray[np.int32]] | None
 
     def pick(
         self,
@@ -58,7 +58,7 @@ class Spread(Selector):
             return Picks(draw_members(pool, state, eligible, shares, rng))
         drawn = np.flatnonzero(shares)
         indices, groups = contenders(
-            pool, state, eligible, drawn, shares[drawn], self.order(pool, settings), still=True
+            pool, state, eligible, drawn, shares[drawn], self.order(pool), still=True
         )
         # They come in their order already: what comes earlier counts for more.
         return Picks(top_of_groups(-np.arange(len(indices)), indices, groups, shares[drawn]))
