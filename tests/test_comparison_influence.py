@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lead_core.comparison.influence import without_most_influential
+from lead_core.comparison.influence import spread_over_records
 
 
 def cell(**sources):
@@ -20,7 +20,9 @@ def cell(**sources):
 def test_one_record_can_decide_between_two_selectors():
     baseline = [cell(chat=[1.0, 1.0, 1.0, 3.0]), cell(chat=[1.2, 1.0, 1.0, 3.0])]
     proposed = [cell(chat=[0.9, 0.9, 0.9, 9.0]), cell(chat=[0.9, 0.9, 0.9, 9.0])]
-    left = without_most_influential(proposed, baseline)  # in the mean 1.4 worse, with all four
+    spread = spread_over_records(proposed, baseline)  # in the mean 1.4 worse, with all four
+    assert spread.lower == 0.75
+    left = spread.without_one
     assert (left.difference, left.n) == (pytest.approx(-0.4 / 3), 2)
     assert (left.base, left.tuned) == (pytest.approx(3.1 / 3), pytest.approx(0.9))
 
@@ -29,7 +31,7 @@ def test_a_record_of_a_small_source_weighs_more():
     # 0.3 of two records moves the average of sources by 0.15, 0.4 of four by 0.1
     baseline = cell(code=[1.0, 1.0], chat=[1.0, 1.0, 1.0, 1.0])
     proposed = cell(code=[1.3, 1.0], chat=[1.4, 1.0, 1.0, 1.0])
-    left = without_most_influential([proposed], [baseline])
+    left = spread_over_records([proposed], [baseline]).without_one
     assert left.difference == pytest.approx(0.1 / 2)
     assert left.low is None
 
@@ -60,12 +62,12 @@ def test_leaving_out_by_hand_gives_the_same():
     )
     changes = [change(source, place) for source, size in sizes.items() for place in range(size)]
     expected = max(changes, key=lambda value: abs(value - whole))
-    left = without_most_influential([cell(**x) for x in ours], [cell(**x) for x in theirs])
+    left = spread_over_records([cell(**x) for x in ours], [cell(**x) for x in theirs]).without_one
     assert left.difference == pytest.approx(expected)
 
 
 def test_cells_older_than_losses_by_record_and_sources_of_one_record_have_none():
     old = {"heldout": {"macro": 1.0}}
-    assert without_most_influential([old], [cell(a=[1.0, 2.0])]) is None
-    assert without_most_influential([cell(a=[1.0])], [cell(a=[2.0])]) is None
-    assert without_most_influential([], []) is None
+    assert spread_over_records([old], [cell(a=[1.0, 2.0])]) is None
+    assert spread_over_records([cell(a=[1.0])], [cell(a=[2.0])]) is None
+    assert spread_over_records([], []) is None

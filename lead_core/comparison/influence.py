@@ -1,8 +1,9 @@
-"""How much of a difference between two selectors hangs on a single held-out record."""
+"""How a difference between two selectors is spread over the held-out records."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,24 @@ import pandas as pd
 from lead_core.statistics import PairedDifference, paired_difference
 
 
-def without_most_influential(
-    found: Sequence[Mapping[str, Any]], against: Sequence[Mapping[str, Any]]
-) -> PairedDifference | None:
-    """Return the paired difference of macro losses without the held-out record that moves it most.
+@dataclass(frozen=True)
+class SpreadOverRecords:
+    """What means over held-out records hide: one whose loss is far above the rest can decide them.
 
-    found, against: records of cells, the same seeds in the same order. Means over a few records can be
-    decided by one whose loss is far above the rest. None when a cell has no losses by record (it is
-    older than they are), or a source has a single one.
+    lower: share of the held-out records whose loss, mean over seeds, is lower than the baseline's.
+    without_one: the paired difference of macro losses without the record that moves it most.
+    """
+
+    lower: float
+    without_one: PairedDifference
+
+
+def spread_over_records(
+    found: Sequence[Mapping[str, Any]], against: Sequence[Mapping[str, Any]]
+) -> SpreadOverRecords | None:
+    """Return how the cells `found` differ from `against`, the same seeds in the same order, by record.
+
+    None when a cell has no losses by record (it is older than they are), or a source has a single one.
     """
     losses = [_losses(cell) for cell in (*found, *against)]
     if not losses or any(one is None for one in losses):
@@ -36,7 +47,11 @@ def without_most_influential(
     ours, theirs = left[: len(found)], left[len(found) :]
     shift = np.abs((moved[: len(found)] - moved[len(found) :]).mean(axis=0))
     most = int(shift.argmax())
-    return paired_difference(theirs[:, most].tolist(), ours[:, most].tolist())
+    change = (table.iloc[: len(found)].mean() - table.iloc[len(found) :].mean()).to_numpy()
+    return SpreadOverRecords(
+        lower=float((change < 0).mean()),
+        without_one=paired_difference(theirs[:, most], ours[:, most]),
+    )
 
 
 def _losses(cell: Mapping[str, Any]) -> pd.Series[float] | None:

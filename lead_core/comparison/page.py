@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lead_core.comparison.table import (
+    BY_RECORD,
     COLUMNS,
     NO_DIFFERENCE,
     ComparisonTable,
     Record,
     describe_interval,
+    describe_records,
     describe_span,
 )
 from lead_core.page import Table, render
@@ -50,15 +52,19 @@ def verdict(found: ComparisonTable) -> str:
 
 def _results(found: ComparisonTable) -> Table:
     recovered = any(row.recovered is not None for row in found.rows)
+    by_record = any(row.records is not None for row in found.rows)
     rows = []
     for row in found.rows:
         loss = f"{row.loss:.4f}" + (f" ± {row.spread:.4f}" if row.spread is not None else "")
         cells = [row.selector, str(len(row.seeds)), loss, describe_interval(row.versus)]
+        if by_record:
+            cells += describe_records(row.records)
         if recovered:
             cells.append("" if row.recovered is None else f"{row.recovered:.0%}")
         rows.append((*cells, row.verdict or "baseline"))
     head = ["selector", "seeds", "held-out loss", f"minus {found.baseline}, paired 95 %"]
-    return Table((*head, *(["of full's gain"] if recovered else []), "finding"), rows)
+    head += [*(BY_RECORD if by_record else []), *(["of full's gain"] if recovered else [])]
+    return Table((*head, "finding"), rows)
 
 
 def _costs(found: ComparisonTable) -> Table:

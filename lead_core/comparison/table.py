@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lead_core.comparison.influence import without_most_influential
+from lead_core.comparison.influence import SpreadOverRecords, spread_over_records
 from lead_core.errors import LeadError
 from lead_core.selectors import get_selector
 from lead_core.statistics import PairedDifference, paired_difference
@@ -17,6 +17,7 @@ Record = Mapping[str, Any]  # as `record.describe_cell` makes them, with their o
 FULL = "full"
 NO_DIFFERENCE = "no significant difference"
 FEWEST_PAIRS = 3  # for a finding: with two, nearly every interval holds zero
+BY_RECORD = ("without the record that moves it most", "lower on, of records")
 COLUMNS = ("offline", "selection", "training", "evaluation")
 
 
@@ -25,9 +26,9 @@ class Row:
     """One selector over its seeds; losses are macro held-out losses in nats per response token.
 
     spread: standard deviation over seeds (None: one seed). versus: paired with the baseline over the
-    seeds that both have, None for the baseline itself. without_one: see `without_most_influential`.
-    recovered: share of `full`'s gain over the base
-    model, over the seeds that both have (None without). picked: planted faults as share of the
+    seeds that both have, None for the baseline itself. records: how that is spread over held-out
+    records, None where cells have no losses by record. recovered: share of `full`'s gain over the
+    base model, over the seeds that both have (None without). picked: planted faults as share of the
     training samples, by kind. visits, steps: (smallest, largest) over seeds. forwards and tokens: the
     cost ledger, means per training; the offline pass counts for the rules that read it. seconds: see
     `throughput` (None: not known).
@@ -38,7 +39,7 @@ class Row:
     loss: float
     spread: float | None
     versus: PairedDifference | None
-    without_one: PairedDifference | None
+    records: SpreadOverRecords | None
     verdict: str
     recovered: float | None
     picked: dict[str, float]
@@ -125,11 +126,11 @@ def _row(
     cells = [found[seed] for seed in sorted(found)]
     losses = [_loss(cell) for cell in cells]
     shared = sorted(set(found) & set(against))
-    versus = without_one = None
+    versus = records = None
     if name != baseline and shared:
         ours, theirs = [found[seed] for seed in shared], [against[seed] for seed in shared]
         versus = paired_difference(list(map(_loss, theirs)), list(map(_loss, ours)))
-        without_one = without_most_influential(ours, theirs)
+        records = spread_over_records(ours, theirs)
     ledger = _spent(name, cells)
     tokens = {column: spent["tokens"] for column, spent in ledger.items()}
     return Row(
@@ -138,7 +139,7 @@ def _row(
         loss=statistics.fmean(losses),
         spread=statistics.stdev(losses) if len(losses) > 1 else None,
         versus=versus,
-        without_one=without_one,
+        records=records,
         verdict="" if name == baseline else _verdict(name, versus, baseline, found, against),
         recovered=_recovered(found, full, base_loss),
         picked={
@@ -252,13 +253,13 @@ def _origins(cells: Sequence[Record]) -> dict[str, list[str]]:
 def as_markdown(table: ComparisonTable, command: str) -> str:
     """Return the table as Markdown, with how to read it, where it comes from and how to make it."""
     kinds = sorted(table.pool_faults)
-    by_record = any(row.without_one for row in table.rows)
+    by_record = any(row.records for row in table.rows)
     head = [
         "selector",
         "seeds",
         "held-out loss",
         f"minus {table.baseline}, paired 95 %",
-        *(["without the record that moves it most"] if by_record else []),
+        *(BY_RECORD if by_record else []),
         "finding",
         "of full's gain",
         *(f"{kind.replace('_', ' ')} picked" for kind in kinds),
@@ -274,7 +275,7 @@ def as_markdown(table: ComparisonTable, command: str) -> str:
             str(len(row.seeds)),
             f"{row.loss:.4f}" + (f" ± {row.spread:.4f}" if row.spread is not None else ""),
             describe_interval(row.versus),
-            *([describe_interval(row.without_one)] if by_record else []),
+            *(describe_records(row.records) if by_record else []),
             row.verdict or "baseline",
             "" if row.recovered is None else f"{row.recovered:.0%}",
             *(f"{row.picked[kind]:.1%}" for kind in kinds),
@@ -331,3 +332,10 @@ def describe_interval(pair: PairedDifference | None) -> str:
     if pair.low is None or pair.high is None:
         return f"{pair.difference:+.4f}"
     return f"{pair.difference:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}] (n = {pair.n})"
+
+
+def describe_records(records: SpreadOverRecords | None) -> list[str]:
+    """Return the cells of the columns `BY_RECORD`."""
+    if records is None:
+        return ["", ""]
+    return [describe_interval(records.without_one), f"{records.lower:.0%}"]
