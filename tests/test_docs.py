@@ -52,15 +52,29 @@ def test_footnotes_of_the_comparison_are_all_used_and_all_defined():
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-def test_systemd_finds_nothing_to_say_about_the_unit_of_the_operations_page(tmp_path):
+def test_systemd_finds_nothing_to_say_about_the_units_of_the_operations_page(tmp_path):
     page = (ROOT / "docs/operations.md").read_text()
-    (unit,) = re.findall(r"^```ini\n(\[Unit\].*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
-    program = tmp_path / ".venv/bin/lead"
-    program.parent.mkdir(parents=True)
-    program.touch(mode=0o755)
-    service = tmp_path / "lead.service"
-    service.write_text(unit.replace("/srv/lead", str(tmp_path)))
-    done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(service)], capture_output=True, text=True
+    units = dict(
+        re.findall(r"^```ini\n# (\S+\.service)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     )
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert set(units) == {
+        "lead.service",
+        "lead-failed@.service",
+        "prefect-server.service",
+        "mlflow-server.service",
+        "lead-worker.service",
+    }
+    for name in ("lead", "prefect", "mlflow"):
+        program = tmp_path / ".venv/bin" / name
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.touch(mode=0o755)
+    for name, unit in units.items():
+        (tmp_path / name).write_text(unit.replace("/srv/lead", str(tmp_path)))
+    for name in units:
+        done = subprocess.run(
+            ["systemd-analyze", "verify", "--man=no", name.replace("@", "@lead.service")],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert (name, done.returncode, done.stdout + done.stderr) == (name, 0, "")
