@@ -225,12 +225,15 @@ def main() -> None:
         for seed in args.seeds:
             rows = measure_seed(Path(scratch, str(seed)), seed, settings, args)
             results[str(seed)] = describe(rows)
+            _write(args.out, results)  # what is finished is kept, whatever happens to the next seed
+    print((args.out / "growth.md").read_text(encoding="utf-8"))
+
+
+def _write(folder: Path, results: dict[str, dict[str, dict[str, Any]]]) -> None:
     command = shlex.join(["python", "tests/growth.py", *sys.argv[1:]])
-    path = args.out / "growth.json"
-    write_json(path, results)
-    write_text(args.out / "growth.md", as_markdown(results, command))
-    write_origin(path, ROOT, {"command": command})
-    print(as_markdown(results, command))
+    write_json(folder / "growth.json", results)
+    write_text(folder / "growth.md", as_markdown(results, command))
+    write_origin(folder / "growth.json", ROOT, {"command": command})
 
 
 if __name__ == "__main__":
