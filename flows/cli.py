@@ -529,7 +529,7 @@ def bench(
     full: Annotated[
         bool,
         typer.Option(
-            "--full/--quick", help="As for publication, half an hour; or within 3 minutes."
+            "--full/--quick", help="As for publication, most of an hour; or within minutes."
         ),
     ] = False,
     out: Annotated[

@@ -101,9 +101,13 @@ def open_plan(workspace: Path) -> ComparePlan:
     compare = params.compare
     plain = params.model_dump(mode="json")
     identity = comparison_id(plain, _pool_hashes(manifest), runtime.precision)
-    for selector in compare.selectors:
-        if problem := params.misleading_scores(selector):
-            raise LeadError(f"params.yaml: compare.selectors: {problem}")
+    problems = [
+        f"params.yaml: compare.selectors: {problem}"
+        for selector in compare.selectors
+        if (problem := params.misleading_scores(selector))
+    ]
+    if problems:
+        raise LeadError("\n".join(problems))
     cells = planned_cells(compare.selectors, compare.seeds, compare.fewer_seeds)
     return ComparePlan(
         workspace=workspace,

@@ -614,7 +614,7 @@ class Params(Section):
     @model_validator(mode="after")
     def _selector_fits_the_scores(self) -> Params:
         if problem := self.misleading_scores(self.select.selector):
-            raise ValueError(problem)
+            raise ValueError(f"select.selector: {problem}")
         return self
 
 

@@ -59,6 +59,7 @@ _ROLES = {
     "model": "assistant",
 }
 _INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})  # general categories of Unicode
+_FILLERS = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0")  # letters and marks without a glyph
 _TOOL_ROLES = {"tool", "function", "function_call", "tool_call", "observation", "ipython"}
 _TURN_LISTS = ("messages", "conversations")
 _PAIRS = {  # prompt key: response keys, the usual one first
@@ -210,7 +211,7 @@ def _pair(
     context = next((given[key] for key in _CONTEXT_KEYS if given.get(key)), "")
     for name, text in ((prompt_key, prompt), ("input", context), (response_key, response)):
         _check_text(name, text)
-    if context.strip():
+    if not is_blank(context):
         prompt = f"{prompt}\n\n{context}"
     return [*_history(given.get("history")), ("user", prompt), ("assistant", response)]
 
@@ -229,11 +230,14 @@ def _history(history: Any) -> list[tuple[Any, Any]]:
 
 
 def is_blank(text: str) -> bool:
-    """Return whether nothing in `text` shows: spaces, control and format characters at most.
+    """Return whether nothing in `text` shows: spaces, control and format characters, fillers.
 
     A page copied before its answer had arrived often holds a zero-width space (U+200B) as response.
     """
-    return all(unicodedata.category(character) in _INVISIBLE for character in text)
+    return all(
+        character in _FILLERS or unicodedata.category(character) in _INVISIBLE
+        for character in set(text.strip())
+    )
 
 
 def _checked(turns: list[tuple[Any, Any]]) -> list[Message]:

@@ -1,5 +1,7 @@
 """The cluster stage on made-up pools: what is measured, and how it is told."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from lead_core.bench.clustering import (
     measure_agreement,
     measure_pool,
 )
+from lead_core.bench.result import NotMeasured
 
 WIDTH = 24
 SETTINGS = ClusterSettings(
@@ -83,3 +86,8 @@ def test_the_exponent_is_taken_above_the_exact_limit_only():
     few = ClusteringResult(576, 140_000, pools[:2], None)
     assert few.exponent is None
     assert len(few.figures()) == 4
+
+
+def test_a_size_whose_process_is_killed_is_not_measured():
+    with pytest.raises(NotMeasured, match="want of memory"):
+        clustering._in_own_process(os._exit, 137)

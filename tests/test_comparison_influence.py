@@ -66,8 +66,14 @@ def test_leaving_out_by_hand_gives_the_same():
     assert left.difference == pytest.approx(expected)
 
 
-def test_cells_older_than_losses_by_record_and_sources_of_one_record_have_none():
+def test_cells_older_than_losses_by_record_or_of_other_records_have_none():
     old = {"heldout": {"macro": 1.0}}
     assert spread_over_records([old], [cell(a=[1.0, 2.0])]) is None
-    assert spread_over_records([cell(a=[1.0])], [cell(a=[2.0])]) is None
+    assert spread_over_records([cell(a=[1.0])], [cell(a=[2.0, 1.0])]) is None
+    assert spread_over_records([cell()], [cell()]) is None
     assert spread_over_records([], []) is None
+
+
+def test_nothing_is_left_of_a_source_without_its_single_record():
+    spread = spread_over_records([cell(a=[1.0], b=[2.0, 4.0])], [cell(a=[2.0], b=[3.0, 3.0])])
+    assert (spread.lower, spread.without_one) == (pytest.approx(2 / 3), None)

@@ -2,7 +2,13 @@ import math
 
 import pytest
 
-from lead_core.comparison.table import NO_DIFFERENCE, as_markdown, tabulate_cells, throughput
+from lead_core.comparison.table import (
+    BY_RECORD,
+    NO_DIFFERENCE,
+    as_markdown,
+    tabulate_cells,
+    throughput,
+)
 from lead_core.errors import LeadError
 
 MEASURED = {"device": "cpu", "precision": "fp32", "threads": 1, "batch_size": 8}
@@ -178,3 +184,33 @@ def test_losses_measured_in_another_way_are_not_compared():
     other = {**cell("lead", 0, 1.0), "measured": {**MEASURED, "device": "cuda"}}
     with pytest.raises(LeadError, match=r"lead-seed0 was measured with .*cuda.*cannot be compared"):
         found(losses("random", 1.0), [other])
+
+
+def test_what_is_known_by_record_has_columns_and_a_note_and_older_cells_are_blank_there():
+    def by_record(one, first):
+        losses = {"r": first + 0.1 * one["seed"], "s": 2.0}
+        return {**one, "heldout": {**one["heldout"], "by_record": {"a": losses}}}
+
+    cells = [cell("lead", seed, 1.5) for seed in (0, 1)]
+    cells += [by_record(cell("random", seed, 1.4), 1.0) for seed in (0, 1)]
+    cells += [by_record(cell("stratified", seed, 1.2), 0.6) for seed in (0, 1)]
+
+    def page(some):
+        table = tabulate_cells(some, BASE, baseline="random", pool_records=100, wanted=6)
+        return as_markdown(table, "lead compare")
+
+    head, _, *rows = [
+        [part.strip() for part in line.removeprefix("|").removesuffix("|").split("|")]
+        for line in page(cells).splitlines()
+        if line.startswith("|")
+    ]
+    assert {len(row) for row in rows} == {len(head)}
+    known = {row[0]: [row[head.index(name)] for name in BY_RECORD] for row in rows}
+    assert known == {
+        "`random`": ["", ""],
+        "`lead`": ["", ""],
+        # record r is lower by 0.4 with both seeds, s is the same
+        "`stratified`": ["+0.0000 [+0.0000, +0.0000] (n = 2)", "50%"],
+    }
+    assert "found by looking" in page(cells)
+    assert BY_RECORD[0] not in page([cell("random", seed, 1.4) for seed in (0, 1)])

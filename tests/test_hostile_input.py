@@ -127,6 +127,7 @@ CASES = {
     "blank-prompt.jsonl": ('{"prompt": " \\n", "response": "b"}', ["empty_prompt"]),
     "zero-width-response.jsonl": ('{"prompt": "a", "response": "\\u200b"}', ["no_response"]),
     "zero-width-prompt.jsonl": ('{"prompt": "\\ufeff \\u2060", "response": "b"}', ["empty_prompt"]),
+    "filler-response.jsonl": ('{"prompt": "a", "response": "\\u3164 \\u2800"}', ["no_response"]),
     "image-parts.jsonl": ('{"messages": [{"role": "user", "content": [{}]}]}', ["not_text"]),
     # --- conversations out of order ---
     "assistant-first.jsonl": (turns(("assistant", "a"), ("user", "b")), ["bad_roles"]),

@@ -133,8 +133,8 @@ def test_the_scoring_model_may_be_a_plain_string_or_a_mapping():
 @pytest.mark.parametrize("selector", ["lead", "lead-paper", "lead-no-bandit", "idu", "loss"])
 def test_a_rule_that_starts_from_the_trained_models_losses_is_refused_with_anothers(selector):
     assert problems("score.model=o/small", f"select.selector={selector}") == (
-        f"params.yaml: score.model scores with o/small, but {selector} starts from the trained "
-        "model's own losses; use one of full, ifd, informative, "
+        f"params.yaml: select.selector: score.model scores with o/small, but {selector} starts from "
+        "the trained model's own losses; use one of full, ifd, informative, "
         "informative-longest, informative-random, iterative, longest, random, random-ifd, stratified, "
         "or set score.model to null"
     )

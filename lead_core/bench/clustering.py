@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +26,7 @@ from lead_core.clustering import Clusters, fit_clusters
 
 QUICK_SIZES = (2_000, 10_000)
 FULL_SIZES = (2_000, 20_000, 140_000, 300_000, 600_000)
-FULL_AGREEMENT = 600_000  # the exact fit takes minutes there
+FULL_AGREEMENT = 600_000  # records: above the exact limit, else both fits are the same
 EXPONENT = Target(1.2, at_most=True)
 SECONDS = {600_000: 1800.0}
 GIGABYTES = {600_000: 24.0}
@@ -198,10 +199,18 @@ def _cluster(
 
 
 def _in_own_process(work: Callable[..., Outcome], *arguments: object) -> Outcome:
-    """Return what `work` does in a new process: a fork would begin with this one's memory."""
+    """Return what `work` does in a new process: a fork would begin with this one's memory.
+
+    Raises NotMeasured if it is killed.
+    """
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=fresh) as executor:
-        return executor.submit(work, *arguments).result()
+        try:
+            return executor.submit(work, *arguments).result()
+        except BrokenProcessPool as error:
+            raise NotMeasured(
+                "the process that clustered was killed, most likely for want of memory"
+            ) from error
 
 
 def _peak_gigabytes() -> float:
