@@ -43,3 +43,14 @@ def test_the_verdict_sorts_selectors_by_what_their_intervals_show():
     )
     better = [*cells("random", 1.5, 4, seed=1), *cells("stratified", 1.3, 4, seed=4)]
     assert verdict(found(better)) == "Better than random: stratified."
+
+
+def test_differences_over_the_records_have_a_table_where_losses_by_record_are_kept():
+    some = [*cells("random", 1.4, 3, seed=1), *cells("lead", 1.5, 3, seed=2)]
+    assert 'id="records"' not in page_of(some)
+    for number, one in enumerate(some):
+        one["heldout"]["by_record"] = {"a": {"r": 1.0 + number, "s": 2.0}}
+    page = page_of(some)
+    assert 'id="records"' in page and 'href="#records"' in page
+    table = page.partition('id="records"')[2].partition("</section>")[0]
+    assert '<th scope="row">lead</th>' in table and "0%" in table

@@ -30,6 +30,7 @@ def render_comparison(
         found=found,
         verdict=verdict(found),
         results=_results(found),
+        records=_records(found),
         costs=_costs(found),
         seeds=_seeds(found, cells),
         plots=plots,
@@ -52,19 +53,26 @@ def verdict(found: ComparisonTable) -> str:
 
 def _results(found: ComparisonTable) -> Table:
     recovered = any(row.recovered is not None for row in found.rows)
-    by_record = any(row.records is not None for row in found.rows)
     rows = []
     for row in found.rows:
         loss = f"{row.loss:.4f}" + (f" ± {row.spread:.4f}" if row.spread is not None else "")
         cells = [row.selector, str(len(row.seeds)), loss, describe_interval(row.versus)]
-        if by_record:
-            cells += describe_records(row.records)
         if recovered:
             cells.append("" if row.recovered is None else f"{row.recovered:.0%}")
         rows.append((*cells, row.verdict or "baseline"))
     head = ["selector", "seeds", "held-out loss", f"minus {found.baseline}, paired 95 %"]
-    head += [*(BY_RECORD if by_record else []), *(["of full's gain"] if recovered else [])]
-    return Table((*head, "finding"), rows)
+    return Table((*head, *(["of full's gain"] if recovered else []), "finding"), rows)
+
+
+def _records(found: ComparisonTable) -> Table | None:
+    """Return how the differences are spread over held-out records; None where no row has that."""
+    rows = [
+        (row.selector, describe_interval(row.versus), *describe_records(row.records))
+        for row in found.rows
+        if row.records
+    ]
+    head = ("selector", f"minus {found.baseline}, paired 95 %", *BY_RECORD)
+    return Table(head, rows) if rows else None
 
 
 def _costs(found: ComparisonTable) -> Table:
