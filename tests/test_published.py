@@ -9,7 +9,6 @@ from lead_core.published.benchmarks import benchmarks
 from lead_core.published.comparison import COMPARISON
 from lead_core.published.faults import FAULTS
 from lead_core.published.pages import PAGES, PICTURES, TABLES, fill
-from lead_core.published.targets import BENCH
 from lead_core.statistics import paired_difference
 from lead_core.storage import read_json, sha256_file, write_json
 
@@ -260,7 +259,7 @@ def test_each_selector_is_shown_at_each_learning_rate(tmp_path):
 
 def test_targets_are_told_with_what_was_reached_and_where(tmp_path):
     assert TABLES["targets"](tmp_path) == (
-        "No run is kept yet: `lead bench --full --out results/bench`."
+        "No run is kept yet: `lead bench --full --out results/bench/all`."
     )
     spread = {"median": 1.9, "low": 1.65, "high": 2.3}
     figures = [
@@ -268,7 +267,7 @@ def test_targets_are_told_with_what_was_reached_and_where(tmp_path):
         {"name": "speed", "value": spread, "unit": "samples/s", "target": None},
         {"name": "state", "value": 40.0, "unit": "bytes", "target": {"limit": 40, "at_most": True}},
     ]
-    path = tmp_path / BENCH
+    path = tmp_path / "bench/all/bench.json"
     record = {"model": "a/model", "results": {"scoring": {"figures": figures}}}
     write_json(path, {**record, "skipped": {"pipeline": "not up to date"}})
     _, _, *rows, _, note = TABLES["targets"](tmp_path).splitlines()
@@ -276,10 +275,7 @@ def test_targets_are_told_with_what_was_reached_and_where(tmp_path):
         "| scoring: ratio | 1.9 x (1.65 to 2.3) | at least 6 | **missed** |",
         "| scoring: state | 40 bytes | at most 40 | met |",
     ]
-    assert note == (
-        "`a/model`; commit, machine and command are not known. "
-        "Not measured in this run: `pipeline`."
-    )
+    assert note == "scoring: `a/model`; commit, machine and command are not known."
     origin = {
         "commit": "0123456789abcdef",
         "edited": ["a.py"],
@@ -288,10 +284,22 @@ def test_targets_are_told_with_what_was_reached_and_where(tmp_path):
         "sha256": sha256_file(path),
     }
     write_json(path.with_name("origin.json"), origin)
-    assert TABLES["targets"](tmp_path).splitlines()[-1] == (
-        "Commit `0123456789ab` with 1 edited file; EPYC, 2 cores; `a/model`; `lead bench --full`. "
-        "Not measured in this run: `pipeline`."
+    where = (
+        "scoring: commit `0123456789ab` with 1 edited file; EPYC, 2 cores; `a/model`; "
+        "`lead bench --full`."
     )
+    assert TABLES["targets"](tmp_path).splitlines()[-1] == where
+    write_json(
+        tmp_path / "bench/clusters/bench.json",
+        {"model": "b", "results": {"clustering": {"figures": figures[:1]}}, "skipped": {}},
+    )
+    assert TABLES["targets"](tmp_path).splitlines()[4:] == [
+        "| clustering: ratio | 1.9 x (1.65 to 2.3) | at least 6 | **missed** |",
+        "",
+        where,
+        "",
+        "clustering: `b`; commit, machine and command are not known.",
+    ]
 
 
 def test_the_iterative_reference_stands_beside_lead_with_what_was_counted(tmp_path):
