@@ -234,10 +234,14 @@ def is_blank(text: str) -> bool:
 
     A page copied before its answer had arrived often holds a zero-width space (U+200B) as response.
     """
-    return all(
-        character in _FILLERS or unicodedata.category(character) in _INVISIBLE
-        for character in set(text.strip())
-    )
+    text = (
+        text.strip()
+    )  # most texts show at once; of long ones that do not, each character is asked once
+    return all(map(_is_invisible, text[:1])) and all(map(_is_invisible, set(text)))
+
+
+def _is_invisible(character: str) -> bool:
+    return character in _FILLERS or unicodedata.category(character) in _INVISIBLE
 
 
 def _checked(turns: list[tuple[Any, Any]]) -> list[Message]:
