@@ -58,7 +58,7 @@ _ROLES = {
     "bing": "assistant",
     "model": "assistant",
 }
-_INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})  # general categories of Unicode
+_INVISIBLE = frozenset({"Cf", "Zs", "Zl", "Zp"})  # general categories of Unicode
 _FILLERS = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0")  # letters and marks without a glyph
 _TOOL_ROLES = {"tool", "function", "function_call", "tool_call", "observation", "ipython"}
 _TURN_LISTS = ("messages", "conversations")
@@ -230,7 +230,7 @@ def _history(history: Any) -> list[tuple[Any, Any]]:
 
 
 def is_blank(text: str) -> bool:
-    """Return whether nothing in `text` shows: spaces, control and format characters, fillers.
+    """Return whether nothing in `text` shows: spaces, format characters and fillers at most.
 
     A page copied before its answer had arrived often holds a zero-width space (U+200B) as response.
     """

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lead_core.export_forms import Form, prompt_and_completion, to_record, what_is_lost
-from lead_core.records import Rejection, convert
+from lead_core.records import Rejection, convert, is_blank
 
 TURN = {"system": "Be brief.", "user": "Why?", "assistant": "Because."}
 
@@ -16,7 +16,7 @@ SINGLE = talk("user", "assistant")
 LONG = talk("system", "user", "assistant", "user", "assistant", "user", "assistant")
 
 text = st.text(min_size=1).filter(
-    lambda t: t.strip() and "\0" not in t and not any(0xD800 <= ord(c) <= 0xDFFF for c in t)
+    lambda t: not is_blank(t) and "\0" not in t and not any(0xD800 <= ord(c) <= 0xDFFF for c in t)
 )
 
 

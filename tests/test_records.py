@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lead_core.records import ACCEPTED_FORMS, Reason, Rejection, convert, form_of, unfold
+from lead_core.records import (
+    ACCEPTED_FORMS,
+    Reason,
+    Rejection,
+    convert,
+    form_of,
+    is_blank,
+    unfold,
+)
 
 CONVERSATION = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
 
@@ -267,4 +275,4 @@ def test_any_json_value_is_converted_or_refused_never_an_exception(value):
             assert "\n" not in result.detail
         else:
             assert result[-1]["role"] == "assistant"
-            assert all(message["content"].strip() for message in result)
+            assert not any(is_blank(message["content"]) for message in result)
