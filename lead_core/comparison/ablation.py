@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lead_core.comparison.table import Record
@@ -26,9 +26,7 @@ class Ablation:
 
 def ablations(cells: Sequence[Record]) -> list[Ablation]:
     """Return what leaving out each part does, the most useful part first; none without `lead`."""
-    losses: dict[str, dict[int, float]] = {}
-    for cell in cells:
-        losses.setdefault(cell["selector"], {})[cell["seed"]] = cell["heldout"]["macro"]
+    losses = macro_losses(cells)
     whole = losses.get(WHOLE, {})
     found = []
     for name, without in losses.items():
@@ -40,3 +38,11 @@ def ablations(cells: Sequence[Record]) -> list[Ablation]:
         part = name.removeprefix(WITHOUT).replace("-", " ")
         found.append(Ablation(part, changes, paired_difference(before, after)))
     return sorted(found, key=lambda item: -item.versus.difference)
+
+
+def macro_losses(cells: Iterable[Record]) -> dict[str, dict[int, float]]:
+    """Return the macro held-out losses of `cells`: selector -> seed -> loss."""
+    losses: dict[str, dict[int, float]] = {}
+    for cell in cells:
+        losses.setdefault(cell["selector"], {})[cell["seed"]] = cell["heldout"]["macro"]
+    return losses
